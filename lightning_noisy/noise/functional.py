@@ -1,0 +1,75 @@
+"""The pure functions of the noise layer. ``B`` samples, ``K`` classes, ``T[i, j] = P(noisy=j | clean=i)``.
+
+All of them keep the floating-point type of their input: :class:`~lightning_noisy.noise.layer.NoiseLayer` calls them
+in float32, the tests in float64.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_noisy.noise.config import DropoutOn, NoiseType
+
+MIN_PROBABILITY = 1e-30
+"""What a zero of a transition matrix becomes in log space; far below float32's resolution, yet finite."""
+
+
+def softmax_noisy_log_probs(
+    clean_logits: Tensor, weight: Tensor, dropout: float = 0.0, dropout_on: DropoutOn = "output", training: bool = False
+) -> Tensor:
+    """``log softmax(dropout(W p))`` with ``p = softmax(clean_logits)``; (B, K) and (K, K) -> (B, K).
+
+    Source: Jindal, Nokleby, Chen 2016, arXiv 1705.03419.
+    """
+    clean_probs = clean_logits.softmax(dim=-1)
+    if dropout_on == "input":
+        clean_probs = F.dropout(clean_probs, dropout, training)
+    elif dropout_on == "weight":
+        weight = F.dropout(weight, dropout, training)
+    mixed = F.linear(clean_probs, weight)
+    if dropout_on == "output":
+        mixed = F.dropout(mixed, dropout, training)
+    return mixed.log_softmax(dim=-1)
+
+
+def stochastic_noisy_log_probs(clean_logits: Tensor, log_transition: Tensor) -> Tensor:
+    """``log(Tᵀp)`` with ``p = softmax(clean_logits)``; (B, K) and (K, K) -> (B, K).
+
+    A log-sum-exp over the clean class, written as one matrix product after the largest ``log p`` is taken out, so that
+    no (B, K, K) tensor is made. Source: Patrini et al. 2017, arXiv 1609.03683.
+    """
+    log_probs = clean_logits.log_softmax(dim=-1)
+    largest = log_probs.amax(dim=-1, keepdim=True).detach()
+    return torch.log((log_probs - largest).exp() @ log_transition.exp()) + largest
+
+
+def noisy_nll(noisy_log_probs: Tensor, noisy_labels: Tensor) -> Tensor:
+    """Mean negative log-likelihood; (B, K) with integer labels (B,) or soft labels (B, K) -> scalar.
+
+    Soft labels (mixup, label smoothing) are meant for the noisy side: ``-Σ ỹ_j log q_j``.
+    """
+    if noisy_labels.ndim == 1:
+        return F.nll_loss(noisy_log_probs, noisy_labels)
+    return -(noisy_labels.to(noisy_log_probs.dtype) * noisy_log_probs).sum(dim=-1).mean()
+
+
+def log_transition_matrix(weight: Tensor, noise_type: NoiseType) -> Tensor:
+    """``log T``, (K, K) -> (K, K), what the layer predicts when the network is certain of a class, dropout off.
+
+    ``T[i, :] = softmax(W[:, i])`` for the softmax layer, ``T[i, :] = softmax(weight[i, :])`` for the stochastic one.
+    """
+    log_transition = weight.log_softmax(dim=0).T if noise_type == "softmax" else weight.log_softmax(dim=1)
+    return log_transition.clamp_min(math.log(MIN_PROBABILITY))
+
+
+def weight_from_transition_matrix(transition_matrix: Tensor, noise_type: NoiseType) -> Tensor:
+    """The inverse of :func:`log_transition_matrix`; (K, K) -> (K, K)."""
+    log_transition = transition_matrix.clamp_min(MIN_PROBABILITY).log()
+    return log_transition.T.contiguous() if noise_type == "softmax" else log_transition
+
+
+def label_posterior(clean_logits: Tensor, noisy_labels: Tensor, log_transition: Tensor) -> Tensor:
+    """``P(clean = j | x, noisy = i) ∝ T[j, i] · p_j(x)`` (Bayes); (B, K), integer labels (B,), (K, K) -> (B, K)."""
+    return (clean_logits.log_softmax(dim=-1) + log_transition.T[noisy_labels]).softmax(dim=-1)

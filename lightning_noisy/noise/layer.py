@@ -1,0 +1,143 @@
+"""The noise layer: clean logits in, log-probabilities of the noisy label out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_noisy.noise import functional
+from lightning_noisy.noise.config import NoiseConfig, resolve_noise_config
+from lightning_noisy.noise.matrix import check_transition_matrix
+
+
+class NoiseLayer(nn.Module):
+    """A model of the label noise, put on top of a classifier for training and taken off afterwards.
+
+    Its only state is ``weight``, (K, K): the paper's ``W`` for ``noise_type="softmax"``, the logits of the rows of
+    ``T`` for ``"stochastic"``. The transition matrix is always derived. The layer computes in float32 whatever the
+    type of its input, and its weight stays in float32 when the model around it is cast, since its small steps would
+    vanish in half precision.
+
+    Args:
+        config: A :class:`NoiseConfig`, its dict, or just the number of classes.
+
+    Example:
+        >>> layer = NoiseLayer(NoiseConfig(num_classes=3, dropout=0.0))
+        >>> layer(torch.zeros(1, 3)).exp()
+        tensor([[0.3333, 0.3333, 0.3333]], grad_fn=<ExpBackward0>)
+    """
+
+    weight: nn.Parameter
+
+    def __init__(self, config: NoiseConfig | Mapping[str, Any] | int) -> None:
+        super().__init__()
+        self.config = resolve_noise_config(config)
+        num_classes = self.num_classes
+        self.weight = nn.Parameter(torch.empty(num_classes, num_classes), requires_grad=self.config.trainable)
+        self.reset()
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes ``K``."""
+        assert self.config.num_classes is not None  # resolve_noise_config has seen to it
+        return self.config.num_classes
+
+    @torch.no_grad()
+    def reset(self, transition_matrix: Tensor | Sequence[Sequence[float]] | None = None) -> None:
+        """Goes back to the start that the config describes, or to a given ``T``.
+
+        Args:
+            transition_matrix: (K, K), rows sum to one. ``None`` is the config's own, or the scaled identity.
+
+        Raises:
+            ValueError: If ``transition_matrix`` is no (K, K) transition matrix.
+        """
+        given = self.config.transition_matrix if transition_matrix is None else transition_matrix
+        if given is None:
+            self.weight.copy_(torch.eye(self.num_classes) * self.config.start_scale())
+        else:
+            matrix = check_transition_matrix(given, self.num_classes)
+            self.weight.copy_(functional.weight_from_transition_matrix(matrix, self.config.noise_type))
+
+    def forward(self, clean_logits: Tensor) -> Tensor:
+        """(B, K) clean logits -> (B, K) log-probabilities of the noisy label, float32."""
+        self._check_shape(clean_logits)
+        with torch.autocast(clean_logits.device.type, enabled=False):
+            logits = clean_logits.float()
+            if self.config.noise_type == "stochastic":
+                return functional.stochastic_noisy_log_probs(logits, self._log_transition())
+            return functional.softmax_noisy_log_probs(
+                logits, self.weight, self.config.dropout, self.config.dropout_on, self.training
+            )
+
+    def loss(self, clean_logits: Tensor, noisy_labels: Tensor) -> Tensor:
+        """Mean negative log-likelihood of the noisy labels.
+
+        Args:
+            clean_logits: (B, K).
+            noisy_labels: Integer labels (B,), or soft labels (B, K) on the noisy side (mixup, label smoothing).
+
+        Raises:
+            ValueError: If the shapes do not fit together.
+        """
+        _labels_tensor_validation(clean_logits, noisy_labels)
+        return functional.noisy_nll(self(clean_logits), noisy_labels)
+
+    @torch.no_grad()
+    def transition_matrix(self) -> Tensor:
+        """(K, K), ``T[i, j] = P(noisy=j | clean=i)``, rows sum to one, detached, dropout off."""
+        return self._log_transition().double().softmax(dim=1).float()
+
+    @torch.no_grad()
+    def label_posterior(self, clean_logits: Tensor, noisy_labels: Tensor) -> Tensor:
+        """(B, K) clean logits and (B,) integer labels -> (B, K) ``P(clean | x, noisy label)``, float32.
+
+        Raises:
+            ValueError: If the labels are not integers (B,).
+        """
+        self._check_shape(clean_logits)
+        _labels_tensor_validation(clean_logits, noisy_labels)
+        if noisy_labels.ndim != 1:
+            raise ValueError(
+                f"Expected `noisy_labels` to be integers of shape (B,), but got {_describe(noisy_labels)}."
+            )
+        with torch.autocast(clean_logits.device.type, enabled=False):
+            return functional.label_posterior(clean_logits.float(), noisy_labels, self._log_transition())
+
+    def extra_repr(self) -> str:
+        config = self.config
+        place = f", dropout={config.dropout} on {config.dropout_on}" if config.noise_type == "softmax" else ""
+        return f"num_classes={self.num_classes}, noise_type={config.noise_type!r}{place}, trainable={config.trainable}"
+
+    def _log_transition(self) -> Tensor:
+        return functional.log_transition_matrix(self.weight, self.config.noise_type)
+
+    def _check_shape(self, clean_logits: Tensor) -> None:
+        if clean_logits.ndim != 2 or clean_logits.shape[1] != self.num_classes:
+            raise ValueError(
+                f"Expected `clean_logits` to have shape (B, {self.num_classes}), one column for each class of the noise "
+                f"layer, but got {tuple(clean_logits.shape)}."
+            )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "NoiseLayer":
+        # .half(), .bfloat16() and precision="bf16-true" end here: follow to the device, keep float32.
+        def keep_dtype(tensor: Tensor) -> Tensor:
+            applied = fn(tensor)
+            return applied if applied.dtype == tensor.dtype else tensor.to(applied.device)
+
+        return super()._apply(keep_dtype, recurse)
+
+
+def _labels_tensor_validation(clean_logits: Tensor, noisy_labels: Tensor) -> None:
+    is_hard = noisy_labels.ndim == 1 and len(noisy_labels) == len(clean_logits) and not noisy_labels.is_floating_point()
+    is_soft = noisy_labels.shape == clean_logits.shape and noisy_labels.is_floating_point()
+    if not (is_hard or is_soft):
+        raise ValueError(
+            f"Expected `noisy_labels` to be integers of shape ({len(clean_logits)},) or soft labels of shape "
+            f"{tuple(clean_logits.shape)}, but got {_describe(noisy_labels)}."
+        )
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
