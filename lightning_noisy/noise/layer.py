@@ -116,7 +116,7 @@ class NoiseLayer(nn.Module):
     def _check_shape(self, clean_logits: Tensor) -> None:
         if clean_logits.ndim != 2 or clean_logits.shape[1] != self.num_classes:
             raise ValueError(
-                f"Expected `clean_logits` to have shape (B, {self.num_classes}), one column for each class of the noise "
+                f"Expected `clean_logits` to have shape (B, {self.num_classes}), a column for each class of the noise "
                 f"layer, but got {tuple(clean_logits.shape)}."
             )
 

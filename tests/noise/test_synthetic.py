@@ -13,7 +13,7 @@ from lightning_noisy.noise.synthetic import (
     uniform_matrix,
 )
 
-LEVELS = st.floats(0, 1)
+LEVELS = st.just(0.0) | st.floats(1e-6, 1)
 CLASSES = st.integers(2, 40)
 
 

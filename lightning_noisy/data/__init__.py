@@ -1,0 +1,6 @@
+"""Images and their noisy labels, from wherever they lie."""
+
+from lightning_noisy.data.datamodule import NoisyImageDataModule
+from lightning_noisy.data.table import ImageBatch, LabelledImages
+
+__all__ = ["ImageBatch", "LabelledImages", "NoisyImageDataModule"]

@@ -1,0 +1,315 @@
+"""A LightningDataModule for images with partly wrong labels."""
+
+import os
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as L
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from lightning_noisy.backbones import DEFAULT_DATA_CONFIG
+from lightning_noisy.data.labels import check_every_class_has_images, find_class_names, number_labels
+from lightning_noisy.data.loading import EpochSampler, ImageDataset, ResumableLoader
+from lightning_noisy.data.scan import scan_images, write_broken_images
+from lightning_noisy.data.sources import Columns, RawSplit, read_source
+from lightning_noisy.data.table import LabelledImages
+from lightning_noisy.data.transforms import check_augmentation, make_transform
+from lightning_noisy.noise.synthetic import corrupt_labels, transition_matrix_from_spec
+
+PLAIN_SOURCES = ("digits", "idx:")
+"""Sources whose images are numbers in grey: they are not flipped, cropped or recoloured unless asked for."""
+
+
+class NoisyImageDataModule(L.LightningDataModule):
+    """Images and their given labels, from wherever they lie.
+
+    Args:
+        source: ``"digits"``; a folder with a folder for each class (or ``train/``, ``val/``, ``test/`` with such
+            folders inside); a manifest file (.csv, .tsv, .jsonl, .parquet; with a ``split`` column or without);
+            ``"hub:NAME"`` of a ``datasets`` data set, or ``"hub:DIR"``; ``"idx:DIR"`` with MNIST-style files.
+        label_column: Of a table; guessed by the usual names.
+        clean_label_column: Column of checked labels, for evaluation only; may be empty in some rows.
+        id_column: Column of stable ids; the path or the row number by default.
+        image_column: Column of paths or images; guessed by the usual names.
+        split_column: Column that says train, val or test; ``split`` where there is one.
+        class_names: All classes, in order; read from the data by default.
+        val_source: Another source for validation.
+        test_source: Another source for testing.
+        val_fraction: Share of the training images held out for validation where there is no other source, class by
+            class.
+        clean_splits: The splits (``"val"``, ``"test"``) whose given labels were checked by hand.
+        noise: Corrupts the labels of training and validation: ``"uniform:0.4"`` (the paper's sense),
+            ``"nonuniform:0.4"``, ``"pair:0.2"`` or ``"matrix:PATH"``; the given labels are kept as clean ones.
+        image_size: Side of the images in pixels; the backbone's own by default.
+        batch_size: Images in a step of one process.
+        num_workers: Processes that read images; by default up to 4, and none for images that are in memory.
+        augmentation: Changes to the backbone's training transform, by the names of ``timm.data.create_transform``:
+            ``{"no_aug": true}``, ``{"hflip": 0.0, "scale": [0.5, 1.0]}``, ``{"auto_augment": "rand-m9-mstd0.5"}``.
+        on_broken: ``"error"`` stops at the start when an image can't be decoded, ``"skip"`` leaves it out and lists it.
+        max_train_images: Trains on so many images, drawn class by class.
+        seed: Seeds the hold-out, the noise, the order and the augmentation.
+
+    Raises:
+        ValueError: If an argument is wrong; wrong data are found at the first look at :attr:`splits`.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        label_column: str | None = None,
+        clean_label_column: str | None = None,
+        id_column: str | None = None,
+        image_column: str | None = None,
+        split_column: str | None = None,
+        class_names: list[str] | None = None,
+        val_source: str | None = None,
+        test_source: str | None = None,
+        val_fraction: float = 0.1,
+        clean_splits: list[Literal["val", "test"]] | None = None,
+        noise: str | None = None,
+        image_size: int | None = None,
+        batch_size: int = 64,
+        num_workers: int | None = None,
+        augmentation: dict[str, Any] | None = None,
+        on_broken: Literal["error", "skip"] = "error",
+        max_train_images: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        _datamodule_arg_validation(val_fraction, batch_size, num_workers, on_broken, max_train_images, image_size)
+        for split in clean_splits or []:
+            if split not in ("val", "test"):
+                raise ValueError(f"Expected argument `clean_splits` to hold 'val' or 'test' only, but got {split!r}.")
+        check_augmentation(augmentation or {})
+        self.source = str(source)
+        self.columns = Columns(image_column, label_column, clean_label_column, id_column, split_column)
+        self.given_class_names = class_names
+        self.other_sources = {"val": val_source, "test": test_source}
+        self.val_fraction = val_fraction
+        self.clean_splits = tuple(clean_splits or ())
+        self.noise = noise
+        self.image_size = image_size
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.augmentation = dict(augmentation or {})
+        self.on_broken = on_broken
+        self.max_train_images = max_train_images
+        self.seed = seed
+        self._datasets: dict[str, ImageDataset] = {}
+
+    @cached_property
+    def splits(self) -> dict[str, LabelledImages]:
+        """``train`` and, where there are any images for it, ``val`` and ``test``."""
+        raw = read_source(self.source, self.columns, self.seed)
+        for split, source in self.other_sources.items():
+            if source is not None:
+                raw[split] = self._read_other_source(split, source)
+        names = find_class_names(raw["train"], self.given_class_names)
+        splits = {
+            split: number_labels(part, names, is_clean=split in self.clean_splits or self.noise is not None)
+            for split, part in raw.items()
+        }
+        check_every_class_has_images(splits["train"], raw["train"].where)
+        if self.noise is not None:
+            matrix = transition_matrix_from_spec(self.noise, len(names), self.seed)
+            for offset, split in enumerate(("train", "val")):
+                if split in splits:
+                    splits[split] = _corrupted(splits[split], matrix, self.seed + offset)
+        if "val" not in splits and self.val_fraction > 0:
+            held_out = _draw_by_class(splits["train"].noisy_labels, self.val_fraction, self.seed)
+            splits["val"] = splits["train"].select(np.flatnonzero(held_out))
+            splits["train"] = splits["train"].select(np.flatnonzero(~held_out))
+        if self.max_train_images is not None and self.max_train_images < len(splits["train"]):
+            share = self.max_train_images / len(splits["train"])
+            drawn = _draw_by_class(splits["train"].noisy_labels, share, self.seed)
+            splits["train"] = splits["train"].select(np.flatnonzero(drawn))
+        return {split: images for split, images in splits.items() if len(images)}
+
+    @property
+    def class_names(self) -> list[str]:
+        """The K names."""
+        return self.splits["train"].class_names
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes ``K``."""
+        return len(self.class_names)
+
+    @property
+    def class_counts(self) -> np.ndarray:
+        """(K,) how many training images carry each label."""
+        return np.bincount(self.splits["train"].noisy_labels, minlength=self.num_classes)
+
+    @property
+    def transition_matrix(self) -> Tensor | None:
+        """(K, K) the true matrix: of the synthetic noise, or counted where every class has clean labels; else None."""
+        if self.noise is not None:
+            return transition_matrix_from_spec(self.noise, self.num_classes, self.seed)
+        train = self.splits["train"]
+        known = train.clean_labels >= 0
+        counts = np.zeros((self.num_classes, self.num_classes))
+        np.add.at(counts, (train.clean_labels[known], train.noisy_labels[known]), 1)
+        sums = counts.sum(axis=1, keepdims=True)
+        return torch.from_numpy(counts / sums) if bool((sums > 0).all()) else None
+
+    @property
+    def label_noise_rate(self) -> float | None:
+        """Share of the training labels that are wrong, among those whose clean label is known; ``None`` if none is."""
+        train = self.splits["train"]
+        known = train.clean_labels >= 0
+        return float((train.noisy_labels != train.clean_labels)[known].mean()) if known.any() else None
+
+    def prepare_data(self) -> None:
+        """Looks at every image once (cached), so that ``setup`` knows the broken ones."""
+        for split, images in self.splits.items():
+            scan_images(images, f"Looking at the {split} images")
+
+    def setup(self, stage: str) -> None:
+        """Leaves out or refuses broken images and builds the transforms from the backbone's own data config.
+
+        Raises:
+            ValueError: If an image is broken and ``on_broken`` is ``"error"``.
+        """
+        if not self._datasets:
+            splits = self._without_broken(self.splits)
+            config = self._data_config()
+            for split, images in splits.items():
+                augmentation = self._augmentation if split == "train" else None
+                self._datasets[split] = ImageDataset(images, make_transform(config, augmentation), self.seed)
+            self._untransformed = make_transform(config, None)
+
+    def train_dataloader(self) -> DataLoader:
+        dataset = self._datasets["train"]
+        replicas, rank = _world()
+        is_random = not self._augmentation.get("no_aug", False)
+        sampler = EpochSampler(dataset, replicas, rank, self.seed, with_epoch=is_random)
+        left_over = len(sampler) % self.batch_size
+        # Batch norm can't train on a single image.
+        drop_last = left_over == 1 and len(sampler) > self.batch_size
+        return ResumableLoader(dataset, sampler, self.batch_size, drop_last=drop_last, **self._loader_options())
+
+    def val_dataloader(self) -> DataLoader | list[DataLoader]:
+        return self._eval_loader(self._datasets["val"]) if "val" in self._datasets else []
+
+    def test_dataloader(self) -> DataLoader:
+        """Raises a :class:`ValueError` where the data have no test images."""
+        if "test" not in self._datasets:
+            raise ValueError(
+                f"Expected test images, but {self.source!r} has no test split. Give `test_source`, a `test/` folder or a "
+                "split column that says test."
+            )
+        return self._eval_loader(self._datasets["test"])
+
+    def predict_dataloader(self) -> DataLoader:
+        """The training images in order, not augmented."""
+        train = self._datasets["train"]
+        return self._eval_loader(ImageDataset(train.images, self._untransformed, self.seed))
+
+    def _read_other_source(self, split: str, source: str) -> RawSplit:
+        found = read_source(source, replace(self.columns, strict=False), self.seed, f"{split}_source")
+        return found.get(split) or found["train"]
+
+    def _without_broken(self, splits: dict[str, LabelledImages]) -> dict[str, LabelledImages]:
+        reasons = {split: scan_images(images, f"Looking at the {split} images") for split, images in splits.items()}
+        count = sum(len(broken) for broken in reasons.values())
+        if count == 0:
+            return splits
+        rows = {
+            split: [(splits[split].ids[i].as_py(), splits[split].path(i) or "", why) for i, why in broken.items()]
+            for split, broken in reasons.items()
+        }
+        path = self._log_folder() / "broken_images.csv"
+        if self.trainer is None or self.trainer.is_global_zero:
+            write_broken_images(path, rows)
+        first = "; ".join(f"{name} ({why})" for part in rows.values() for name, _, why in part[:3])
+        message = (
+            f"{count} of {sum(map(len, splits.values()))} images can't be decoded, the first: {first}. All are listed"
+        )
+        if self.on_broken == "error":
+            raise ValueError(f"{message} in {str(path)!r}. Repair them, or leave them out by `on_broken: skip`.")
+        rank_zero_warn(f"{message} in {str(path)!r} and left out.")
+        kept = {
+            split: images.select(np.setdiff1d(np.arange(len(images)), np.fromiter(reasons[split], np.int64)))
+            for split, images in splits.items()
+        }
+        check_every_class_has_images(kept["train"], self.source)
+        return {split: images for split, images in kept.items() if len(images)}
+
+    def _data_config(self) -> dict[str, Any]:
+        module = None if self.trainer is None else self.trainer.lightning_module
+        config = dict(getattr(module, "data_config", DEFAULT_DATA_CONFIG))
+        if self.image_size is not None:
+            config["input_size"] = (3, self.image_size, self.image_size)
+        return config
+
+    @property
+    def _augmentation(self) -> dict[str, Any]:
+        return {"no_aug": self.source.startswith(PLAIN_SOURCES) and not self.augmentation, **self.augmentation}
+
+    def _log_folder(self) -> Path:
+        return Path.cwd() if self.trainer is None else Path(self.trainer.log_dir or self.trainer.default_root_dir)
+
+    def _eval_loader(self, dataset: ImageDataset) -> DataLoader:
+        options = self._loader_options()
+        return DataLoader(dataset, self.batch_size, shuffle=False, collate_fn=dataset.collate, **options)
+
+    def _loader_options(self) -> dict[str, Any]:
+        workers = self.num_workers
+        if workers is None:
+            workers = min(4, os.cpu_count() or 1) if self.splits["train"].store.needs_scan else 0
+        return {
+            "num_workers": workers,
+            "pin_memory": torch.cuda.is_available(),
+            "persistent_workers": workers > 0,
+            # Of its own, so that making an iterator does not draw from the global one.
+            "generator": torch.Generator().manual_seed(self.seed),
+        }
+
+
+def _world() -> tuple[int, int]:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_world_size(), torch.distributed.get_rank()
+    return 1, 0
+
+
+def _corrupted(images: LabelledImages, transition_matrix: Tensor, seed: int) -> LabelledImages:
+    images.noisy_labels[:] = corrupt_labels(images.clean_labels, transition_matrix, seed)
+    return images
+
+
+def _draw_by_class(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """(N,) bool: a share of each class, drawn at random; always leaves at least one image on the other side."""
+    generator = np.random.default_rng(seed)
+    drawn = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        rows = generator.permutation(np.flatnonzero(labels == label))
+        drawn[rows[: min(round(share * len(rows)), len(rows) - 1)]] = True
+    return drawn
+
+
+def _datamodule_arg_validation(
+    val_fraction: float,
+    batch_size: int,
+    num_workers: int | None,
+    on_broken: str,
+    max_train_images: int | None,
+    image_size: int | None,
+) -> None:
+    if not 0 <= val_fraction < 1:
+        raise ValueError(f"Expected argument `val_fraction` to be a float in the [0,1) range, but got {val_fraction}.")
+    if on_broken not in ("error", "skip"):
+        raise ValueError(f"Expected argument `on_broken` to be 'error' or 'skip', but got {on_broken!r}.")
+    for name, value, least in (
+        ("batch_size", batch_size, 1),
+        ("num_workers", num_workers, 0),
+        ("max_train_images", max_train_images, 2),
+        ("image_size", image_size, 1),
+    ):
+        if value is not None and value < least:
+            raise ValueError(f"Expected argument `{name}` to be an integer of at least {least}, but got {value}.")

@@ -1,0 +1,140 @@
+"""From the labels of a source to class numbers."""
+
+import difflib
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lightning_noisy.data.sources import RawSplit
+from lightning_noisy.data.table import UNKNOWN, LabelledImages
+
+
+def find_class_names(train: RawSplit, class_names: Sequence[str] | None) -> list[str]:
+    """The names of the classes: given, told by the source, or read from the training labels.
+
+    Raises:
+        ValueError: If labels are missing, or class numbers leave a gap.
+    """
+    if class_names is not None:
+        names = [str(name) for name in class_names]
+        if len(names) < 2 or len(set(names)) != len(names):
+            raise ValueError(f"Expected argument `class_names` to be at least 2 different names, but got {names}.")
+        return names
+    if len(train.labels) == 0:
+        raise ValueError(f"{train.where!r} has no training images.")
+    if train.class_names is not None:
+        return list(train.class_names)
+    labels = _known_labels(train.labels, train)
+    if not pa.types.is_integer(labels.type):
+        names = sorted(labels.unique().to_pylist())
+        if len(names) < 2:
+            raise ValueError(f"Expected at least 2 classes in {train.where!r}, but all labels are {names[0]!r}.")
+        return names
+    lowest, highest = pc.min_max(labels).as_py().values()
+    if lowest < 0:
+        raise ValueError(
+            f"Expected the labels of {train.where!r} to be class numbers from 0 on, but got {lowest}. Drop such rows, "
+            "or give names as labels."
+        )
+    present = set(labels.unique().to_pylist())
+    empty = next((number for number in range(highest + 1) if number not in present), None)
+    if empty is not None:
+        raise ValueError(
+            f"Class {empty} has no images in {train.where!r}, whose labels go from 0 to {highest}. Number the classes "
+            "without a gap, or use names as labels."
+        )
+    if highest < 1:
+        raise ValueError(f"Expected at least 2 classes in {train.where!r}, but all labels are 0.")
+    return [str(number) for number in range(highest + 1)]
+
+
+def number_labels(raw: RawSplit, class_names: list[str], is_clean: bool) -> LabelledImages:
+    """A split with class numbers.
+
+    Args:
+        raw: The split as its source gives it.
+        class_names: The K names.
+        is_clean: Whether the given labels are known to be right.
+
+    Raises:
+        ValueError: If a label is missing or is none of the classes.
+    """
+    noisy_labels = _numbers(_known_labels(raw.labels, raw), raw, class_names)
+    if raw.clean_labels is not None:
+        known = pc.is_valid(raw.clean_labels).to_numpy(zero_copy_only=False)
+        clean_labels = np.full(len(noisy_labels), UNKNOWN, dtype=np.int64)
+        clean_labels[known] = _numbers(_as_labels(raw.clean_labels.drop_null(), raw), raw, class_names)
+    elif is_clean or raw.is_clean:
+        clean_labels = noisy_labels.copy()
+    else:
+        clean_labels = np.full(len(noisy_labels), UNKNOWN, dtype=np.int64)
+    return LabelledImages(raw.ids, noisy_labels, clean_labels, class_names, raw.store, np.arange(len(noisy_labels)))
+
+
+def check_every_class_has_images(images: LabelledImages, where: str) -> None:
+    """Raises a :class:`ValueError` that names the first class without a training image."""
+    counts = np.bincount(images.noisy_labels, minlength=len(images.class_names))
+    empty = np.flatnonzero(counts == 0)
+    if len(empty):
+        names = ", ".join(repr(images.class_names[label]) for label in empty[:5])
+        more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
+        raise ValueError(
+            f"Class {names}{more} has no images for training in {where!r}. Add images, or leave it out of `class_names`."
+        )
+
+
+def _numbers(labels: pa.Array, raw: RawSplit, class_names: list[str]) -> np.ndarray:
+    if pa.types.is_integer(labels.type):
+        numbers = labels.to_numpy(zero_copy_only=False).astype(np.int64)
+        if raw.class_names is not None and raw.class_names != class_names:
+            return _numbers(pa.array(raw.class_names).take(labels), raw, class_names)
+        outside = np.flatnonzero((numbers < 0) | (numbers >= len(class_names)))
+        if len(outside):
+            row = int(outside[0])
+            raise ValueError(
+                f"Expected the labels of {raw.where!r} to lie in 0..{len(class_names) - 1}, but row {row} "
+                f"({raw.ids[row].as_py()!r}) has {numbers[row]}. Correct the row, or give all `class_names`."
+            )
+        return numbers
+    indices = pc.index_in(labels, value_set=pa.array(class_names, labels.type))
+    if indices.null_count:
+        row = int(np.flatnonzero(pc.is_null(indices).to_numpy(zero_copy_only=False))[0])
+        label = labels[row].as_py()
+        near = difflib.get_close_matches(label, class_names, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"Expected the labels of {raw.where!r} to be among the {len(class_names)} classes, but row {row} "
+            f"({raw.ids[row].as_py()!r}) has {label!r}.{hint} Correct the row, or give all `class_names`."
+        )
+    return indices.to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _known_labels(labels: pa.Array, raw: RawSplit) -> pa.Array:
+    missing = pc.is_null(labels, nan_is_null=True)
+    if pa.types.is_string(labels.type) or pa.types.is_large_string(labels.type):
+        missing = pc.or_(missing, pc.equal(pc.utf8_trim_whitespace(pc.fill_null(labels, "")), ""))
+    rows = np.flatnonzero(missing.to_numpy(zero_copy_only=False))
+    if len(rows):
+        raise ValueError(
+            f"Row {rows[0]} ({raw.ids[int(rows[0])].as_py()!r}) of {raw.where!r} has no label, and so have {len(rows)} "
+            "rows in all. Fill them in or drop them."
+        )
+    return _as_labels(labels, raw)
+
+
+def _as_labels(labels: pa.Array, raw: RawSplit) -> pa.Array:
+    kind = labels.type
+    if pa.types.is_dictionary(kind):
+        return _as_labels(labels.dictionary_decode(), raw)
+    if pa.types.is_integer(kind) or pa.types.is_string(kind):
+        return labels
+    if pa.types.is_large_string(kind) or pa.types.is_boolean(kind):
+        return labels.cast(pa.string())
+    try:
+        return labels.cast(pa.int64())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ValueError(
+            f"Expected the labels of {raw.where!r} to be class names or whole numbers, but got the type {kind}."
+        ) from error

@@ -1,0 +1,143 @@
+"""Batches whose content depends on (seed, epoch, position) alone, so that a resumed run sees what a whole one sees."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, get_worker_info
+
+from lightning_noisy.data.table import ImageBatch, LabelledImages
+
+Transform = Callable[[Image.Image], Tensor]
+Sample = tuple[Tensor, int, int, str]
+
+
+class ImageDataset(Dataset[Sample]):
+    """Reads and transforms the images of one split.
+
+    An item is asked for by its index, or by ``(epoch, index)`` where the transform is random: then the draws depend on
+    the seed, the epoch and the index alone, whatever worker or rank makes them.
+
+    Args:
+        images: The split.
+        transform: From a PIL image to a (3, H, W) tensor.
+        seed: Seeds the draws.
+    """
+
+    def __init__(self, images: LabelledImages, transform: Transform, seed: int) -> None:
+        self.images = images
+        self.transform = transform
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        if isinstance(key, tuple):
+            epoch, index = key
+            with _draws_seeded_by(self.seed, epoch, index):
+                pixels = self.transform(self.images.read(index))
+        else:
+            index = key
+            pixels = self.transform(self.images.read(index))
+        images = self.images
+        return pixels, int(images.noisy_labels[index]), int(images.clean_labels[index]), images.ids[index].as_py()
+
+    def collate(self, samples: list[Sample]) -> ImageBatch:
+        """Samples -> one batch."""
+        pixels, noisy_labels, clean_labels, ids = zip(*samples, strict=True)
+        return ImageBatch(
+            images=torch.stack(pixels),
+            noisy_labels=torch.tensor(noisy_labels),
+            clean_labels=torch.tensor(clean_labels) if self.images.has_clean_labels else None,
+            ids=list(ids),
+        )
+
+
+class EpochSampler(DistributedSampler):
+    """Shuffles by seed and epoch, gives each rank its share, and can start in the middle of an epoch.
+
+    It yields ``(epoch, index)`` for random transforms, plain indices otherwise.
+
+    Args:
+        dataset: Its length counts.
+        num_replicas: Number of processes.
+        rank: This process.
+        seed: Seeds the order.
+        with_epoch: Whether to yield ``(epoch, index)``.
+    """
+
+    def __init__(self, dataset: Dataset, num_replicas: int, rank: int, seed: int, with_epoch: bool) -> None:
+        super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed)
+        self.with_epoch = with_epoch
+        self.skip = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Goes to an epoch; what was to be skipped of another one is forgotten."""
+        if epoch != self.epoch:
+            self.skip = 0
+        super().set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[Any]:
+        indices = list(super().__iter__())[self.skip :]
+        self.skip = 0
+        return iter([(self.epoch, index) for index in indices] if self.with_epoch else indices)
+
+
+class ResumableLoader(DataLoader):
+    """A training loader that remembers how far it has come: Lightning keeps its state in the checkpoint.
+
+    Args:
+        dataset: The training split.
+        sampler: Gives the order.
+        batch_size: Images of this process in a step.
+        **kwargs: Of :class:`~torch.utils.data.DataLoader`.
+    """
+
+    sampler: EpochSampler
+
+    def __init__(self, dataset: ImageDataset, sampler: EpochSampler, batch_size: int, **kwargs: Any) -> None:
+        super().__init__(dataset, sampler=sampler, batch_size=batch_size, collate_fn=dataset.collate, **kwargs)
+        self._batches_done = 0
+        self._batches_to_skip = 0
+
+    def __iter__(self) -> Iterator[ImageBatch]:  # type: ignore[override]
+        # A generator: workers start when the first batch is asked for, after Lightning has set the epoch.
+        self._batches_done = self._batches_to_skip if self.sampler.skip else 0
+        self._batches_to_skip = 0
+        for batch in super().__iter__():
+            self._batches_done += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch and the batches of it that were handed out."""
+        return {"epoch": self.sampler.epoch, "batches_done": self._batches_done}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """The next iteration goes on behind the batches that were handed out, without reading them again."""
+        self.sampler.set_epoch(state_dict["epoch"])
+        self._batches_to_skip = self._batches_done = state_dict["batches_done"]
+        assert self.batch_size is not None
+        self.sampler.skip = self._batches_to_skip * self.batch_size
+
+
+@contextmanager
+def _draws_seeded_by(*numbers: int) -> Iterator[None]:
+    in_worker = get_worker_info() is not None
+    states = None if in_worker else (random.getstate(), np.random.get_state(), torch.get_rng_state())  # noqa: NPY002
+    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        if states is not None:
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002
+            torch.set_rng_state(states[2])

@@ -1,0 +1,214 @@
+"""From a source's name to its splits: images and labels as they lie there, not yet numbered by class."""
+
+import gzip
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from lightning_noisy.data.stores import ArrayStore, FileStore
+from lightning_noisy.data.table import ImageStore, unique_ids
+
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
+DIGITS_TEST_SIZE = 497
+
+
+@dataclass
+class RawSplit:
+    """``N`` images with the labels that their source gives: class names or numbers.
+
+    Args:
+        store: Reads the images; its rows are the rows here.
+        ids: N unique strings.
+        labels: N class names or class numbers.
+        clean_labels: The same for the clean labels, null where unknown; ``None`` if there are none.
+        class_names: Names of the class numbers, where the source tells them.
+        is_clean: Whether the labels are known to be right.
+        where: The source's name for messages.
+    """
+
+    store: ImageStore
+    ids: pa.StringArray
+    labels: pa.Array
+    clean_labels: pa.Array | None = None
+    class_names: list[str] | None = None
+    is_clean: bool = False
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table hold what; ``None`` is guessed by the usual names.
+
+    With ``strict=False`` a column that is not there is guessed too: a table of test images may have but one label.
+    """
+
+    image: str | None = None
+    label: str | None = None
+    clean_label: str | None = None
+    id: str | None = None
+    split: str | None = None
+    strict: bool = True
+
+
+def read_source(source: str, columns: Columns, seed: int, argument: str = "source") -> dict[str, RawSplit]:
+    """The splits (``train``, ``val``, ``test``) that a source has.
+
+    Args:
+        source: ``"digits"``, a folder, a manifest file, ``"hub:NAME"`` or ``"idx:DIR"``.
+        columns: Column names for tables.
+        seed: Seeds the split of ``"digits"``.
+        argument: The user's name for the source, for messages.
+
+    Raises:
+        ValueError: If the source does not exist or can't be read.
+    """
+    from lightning_noisy.data import tables
+
+    if not isinstance(source, str | Path) or not str(source):
+        raise ValueError(f"Expected argument `{argument}` to be {_KINDS}, but got {source!r}.")
+    kind, _, rest = str(source).partition(":")
+    if source == "digits":
+        return _digits(seed)
+    if kind == "idx" and rest:
+        return _idx(Path(rest).expanduser(), argument)
+    if kind == "hub" and rest:
+        return tables.read_hub(rest, columns, argument)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if tables.is_saved_dataset(path):
+            return tables.read_hub(str(path), columns, argument)
+        return _folder(path, argument)
+    if path.is_file():
+        return tables.read_manifest(path, columns, argument)
+    raise ValueError(f"Expected argument `{argument}` to be {_KINDS}, but {str(source)!r} does not exist.")
+
+
+_KINDS = "'digits', a folder, a manifest file (.csv, .tsv, .parquet, .jsonl), 'hub:NAME' or 'idx:DIR'"
+
+
+def _digits(seed: int) -> dict[str, RawSplit]:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    pixels, labels = load_digits(return_X_y=True)
+    store = ArrayStore((pixels.reshape(-1, 8, 8) * (255 / 16)).round().astype(np.uint8))
+    rows = np.arange(len(labels))
+    train_rows, test_rows = train_test_split(rows, test_size=DIGITS_TEST_SIZE, random_state=seed, stratify=labels)
+    return {
+        split: RawSplit(
+            store=ArrayStore(store.pixels[part]),
+            ids=pa.array([f"digits/{row}" for row in part]),
+            labels=pa.array(labels[part]),
+            class_names=[str(digit) for digit in range(10)],
+            is_clean=True,
+            where="digits",
+        )
+        for split, part in {"train": np.sort(train_rows), "test": np.sort(test_rows)}.items()
+    }
+
+
+def _folder(root: Path, argument: str) -> dict[str, RawSplit]:
+    folders = _visible_folders(root)
+    by_split = {SPLIT_NAMES[folder.name.lower()]: folder for folder in folders if folder.name.lower() in SPLIT_NAMES}
+    if "train" in by_split and len(by_split) == len(folders):
+        return {split: _class_folders(root, folder, argument) for split, folder in by_split.items()}
+    return {"train": _class_folders(root, root, argument)}
+
+
+def _class_folders(root: Path, folder: Path, argument: str) -> RawSplit:
+    class_folders = _visible_folders(folder)
+    if not class_folders:
+        raise ValueError(
+            f"Expected argument `{argument}` to hold a folder for each class with images inside, but {str(folder)!r} has "
+            "no folders. A list of files belongs into a manifest (.csv, .tsv, .parquet, .jsonl)."
+        )
+    paths: list[str] = []
+    labels: list[str] = []
+    for class_folder in class_folders:
+        files = _image_files(class_folder)
+        if not files:
+            raise ValueError(
+                f"Class {class_folder.name!r} has no images: {str(class_folder)!r} holds no file that ends in "
+                ".jpg, .png, .webp or another image suffix. Remove the folder or fill it."
+            )
+        paths += [file.relative_to(root).as_posix() for file in files]
+        labels += [class_folder.name] * len(files)
+    column = pa.array(paths, pa.string())
+    return RawSplit(FileStore(root, column), unique_ids(column), pa.array(labels), where=str(folder))
+
+
+def _visible_folders(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _image_files(folder: Path) -> list[Path]:
+    suffixes = image_suffixes()
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if file.suffix.lower() in suffixes and not file.name.startswith(".") and file.is_file()
+    )
+
+
+def image_suffixes() -> set[str]:
+    """The file suffixes that Pillow reads, lower case, with the dot; without those of documents and films."""
+    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN} - {
+        ".pdf",
+        ".mpg",
+        ".mpeg",
+        ".h5",
+        ".hdf",
+        ".eps",
+        ".ps",
+    }
+
+
+def _idx(root: Path, argument: str) -> dict[str, RawSplit]:
+    splits = {}
+    for split, prefix in {"train": "train", "test": "t10k"}.items():
+        images, labels = (_find_idx(root, f"{prefix}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
+        if images is None or labels is None:
+            if split == "train":
+                raise ValueError(
+                    f"Expected argument `{argument}` to name a folder with MNIST-style files 'train-images-idx3-ubyte' and "
+                    f"'train-labels-idx1-ubyte' (or .gz), but {str(root)!r} does not hold both."
+                )
+            continue
+        pixels, numbers = _read_idx(images), _read_idx(labels)
+        if len(pixels) != len(numbers):
+            raise ValueError(f"{images.name!r} holds {len(pixels)} images, but {labels.name!r} {len(numbers)} labels.")
+        splits[split] = RawSplit(
+            store=ArrayStore(pixels),
+            ids=pa.array([f"{split}/{row}" for row in range(len(numbers))]),
+            labels=pa.array(numbers.astype(np.int64)),
+            is_clean=True,
+            where=str(root),
+        )
+    return splits
+
+
+def _find_idx(root: Path, name: str) -> Path | None:
+    candidates: Sequence[Path] = [root / name, root / f"{name}.gz", root / name.replace("-idx", ".idx")]
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _read_idx(path: Path) -> np.ndarray:
+    """Reads unsigned bytes in the idx format: two zero bytes, the type, the number of dimensions, then each size."""
+    try:
+        data = gzip.open(path).read() if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError) as error:
+        raise ValueError(f"{str(path)!r} can't be read as an idx file: {error}.") from error
+    if len(data) < 4 or data[:3] != b"\x00\x00\x08":
+        raise ValueError(f"{str(path)!r} is no idx file of unsigned bytes: it starts with {data[:4]!r}.")
+    dimensions = data[3]
+    shape: Any = np.frombuffer(data, ">u4", count=dimensions, offset=4).astype(int)
+    if len(data) != 4 + 4 * dimensions + shape.prod():
+        raise ValueError(
+            f"{str(path)!r} is truncated: its header promises {shape.prod()} values, but they are not there."
+        )
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions).reshape(shape)

@@ -1,0 +1,29 @@
+"""Transforms from the backbone's own data config, by timm."""
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from timm.data import create_transform
+
+from lightning_noisy.data.loading import Transform
+
+def make_transform(data_config: Mapping[str, Any], augmentation: Mapping[str, Any] | None) -> Transform:
+    """The training transform with ``augmentation`` put over the config, or the evaluation transform without it."""
+    if augmentation is None:
+        return create_transform(**data_config, is_training=False)
+    return create_transform(**{**data_config, **augmentation}, is_training=True)
+
+
+def check_augmentation(augmentation: Mapping[str, Any]) -> None:
+    """Raises a :class:`ValueError` for a key that ``timm.data.create_transform`` does not know."""
+    known = set(inspect.signature(create_transform).parameters) - {"is_training", "use_prefetcher", "naflex"}
+    for key in augmentation:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f" Did you mean `{near[0]}`?" if near else f" Known keys: {sorted(known)}."
+            raise ValueError(
+                f"Expected the keys of argument `augmentation` to be those of timm.data.create_transform, but got "
+                f"{key!r}.{hint}"
+            )

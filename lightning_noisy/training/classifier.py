@@ -1,0 +1,273 @@
+"""An image classifier that trains through a noise layer and is used without it."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import lightning.pytorch as L
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics.classification import MulticlassAccuracy
+
+from lightning_noisy import backbones
+from lightning_noisy.layer_groups import parameter_groups, set_trainable_blocks
+from lightning_noisy.noise import NoiseConfig
+from lightning_noisy.noise.config import resolve_noise_config
+from lightning_noisy.training import optimisation
+from lightning_noisy.training.mixin import NoisyLabelMixin
+from lightning_noisy.training.mixing import LabelMixing
+
+
+class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
+    """Fine-tunes an image classifier on partly wrong labels.
+
+    Args:
+        backbone: ``"timm:NAME"`` (also ``"timm:hf-hub:USER/REPO"`` and ``"timm:local-dir:DIR"``),
+            ``"hf:REPO_OR_DIR"``, or one's own :class:`~torch.nn.Module` that gives (B, K) logits.
+        num_classes: Number of classes ``K``; on the command line it comes from the data.
+        class_names: Their names, ``K`` of them.
+        noise: A :class:`NoiseConfig` or its dict; ``None`` is plain cross-entropy.
+        pretrained: Whether the backbone starts from its pretrained weights.
+        image_size: Side of the input images in pixels; the backbone's own by default.
+        backbone_kwargs: Passed on to ``timm.create_model``, or set in the transformers config.
+        trainable_blocks: ``None`` trains everything, 0 only the head (linear probe), ``n`` also the last ``n`` blocks.
+        layer_decay: Factor in ``(0, 1]`` by which the learning rate falls from each layer to the one below it.
+        optimizer: A callable that takes parameter groups.
+        lr_scheduler: ``"cosine"`` decays to zero over the training, step by step; a callable that takes the optimizer;
+            ``None`` keeps the learning rate.
+        lr_scheduler_interval: When a ``lr_scheduler`` of one's own steps: at each ``"step"`` or each ``"epoch"``.
+        lr_warmup_steps: Optimizer steps of linearly rising learning rate before the cosine.
+        mixup: ``α`` of mixup, 0 for none.
+        cutmix: ``α`` of CutMix, 0 for none.
+        label_smoothing: Share of each noisy label that is spread over all classes.
+
+    Raises:
+        ValueError: If an argument is wrong; the message names it.
+    """
+
+    def __init__(
+        self,
+        backbone: str | dict[str, Any] | nn.Module,
+        num_classes: int | None = None,
+        class_names: list[str] | None = None,
+        noise: NoiseConfig | dict[str, Any] | None = NoiseConfig(),  # noqa: B008, a frozen dataclass
+        pretrained: bool = True,
+        image_size: int | None = None,
+        backbone_kwargs: dict[str, Any] | None = None,
+        trainable_blocks: int | None = None,
+        layer_decay: float | None = None,
+        optimizer: Callable[..., Optimizer] | dict[str, Any] = torch.optim.AdamW,
+        lr_scheduler: Callable[[Optimizer], Any] | dict[str, Any] | Literal["cosine"] | None = "cosine",
+        lr_scheduler_interval: Literal["step", "epoch"] = "epoch",
+        lr_warmup_steps: int = 0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        num_classes = _num_classes(num_classes, class_names)
+        _classifier_arg_validation(layer_decay, lr_scheduler, lr_scheduler_interval, lr_warmup_steps)
+        _mixing_arg_validation(mixup, cutmix, label_smoothing)
+        if backbone is None:
+            raise ValueError(
+                "Expected argument `backbone` to be given, but got None. A checkpoint of one's own module is loaded by "
+                "`load_from_checkpoint(path, backbone=module)`."
+            )
+        self.num_classes = num_classes
+        self.class_names = list(class_names) if class_names else [str(label) for label in range(num_classes)]
+        self.backbone = backbones.build_backbone(
+            backbone,
+            num_classes,
+            class_names=self.class_names,
+            pretrained=pretrained,
+            image_size=image_size,
+            backbone_kwargs=backbone_kwargs,
+        )
+        set_trainable_blocks(self.backbone, trainable_blocks)
+        self.attach_noise_layer(None if noise is None else resolve_noise_config(noise, num_classes))
+        self.layer_decay = layer_decay
+        self.optimizer_factory = optimisation.resolve_callable("optimizer", optimizer)
+        self.lr_scheduler_factory = (
+            lr_scheduler
+            if lr_scheduler in (None, "cosine")
+            else optimisation.resolve_callable("lr_scheduler", lr_scheduler)
+        )
+        self.mix = LabelMixing(num_classes, mixup, cutmix, label_smoothing)
+        self.accuracies = nn.ModuleDict(
+            {
+                f"{split}_{labels}": MulticlassAccuracy(num_classes, average="micro", ignore_index=-1)
+                for split in ("train", "val", "test")
+                for labels in ("noisy", "clean")
+            }
+        )
+        self.save_hyperparameters(
+            {
+                "backbone": backbones.backbone_spec(self.backbone),
+                "num_classes": num_classes,
+                "class_names": self.class_names,
+                "noise": None if self.noise_layer is None else self.noise_layer.config.to_dict(),
+                "image_size": image_size,
+                "trainable_blocks": trainable_blocks,
+                "layer_decay": layer_decay,
+                "optimizer": optimisation.callable_to_primitives(optimizer) or {"class_path": "torch.optim.AdamW"},
+                "lr_scheduler": optimisation.callable_to_primitives(lr_scheduler),
+                "lr_scheduler_interval": lr_scheduler_interval,
+                "lr_warmup_steps": lr_warmup_steps,
+                "mixup": mixup,
+                "cutmix": cutmix,
+                "label_smoothing": label_smoothing,
+            }
+        )
+
+    @property
+    def data_config(self) -> dict[str, Any]:
+        """How the backbone wants its images: what ``timm.data.create_transform`` takes."""
+        return backbones.resolve_data_config(self.backbone)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) images -> (B, K) clean logits. The noise layer has no part in it."""
+        return backbones.clean_logits(self.backbone, images)
+
+    def clean_model(self) -> nn.Module:
+        """A copy of the backbone alone, in eval mode, the noise layer gone."""
+        return copy.deepcopy(self.backbone).eval()
+
+    def setup(self, stage: str) -> None:
+        """Checks that the data have the classes of the model.
+
+        Raises:
+            ValueError: If their number differs.
+        """
+        datamodule = getattr(self.trainer, "datamodule", None)
+        in_data = getattr(datamodule, "num_classes", self.num_classes)
+        if in_data != self.num_classes:
+            raise ValueError(
+                f"Expected the data to have the {self.num_classes} classes of the model, but got {in_data}. Set the "
+                f"model's `num_classes` to {in_data}, or give the data the same `class_names`."
+            )
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        images, noisy_labels = batch
+        mixed_images, targets = self.mix(images, noisy_labels)
+        clean_logits = self._checked_logits(mixed_images)
+        loss = self.noisy_loss(clean_logits, targets)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(images))
+        if self.mix.mixer is None:
+            self._log_accuracies("train", clean_logits, batch)
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        images, noisy_labels = batch
+        clean_logits = self._checked_logits(images)
+        loss = F.cross_entropy(clean_logits.float(), noisy_labels)
+        self.log("val/loss_noisy", loss, batch_size=len(images), sync_dist=True)
+        self._log_accuracies("val", clean_logits, batch)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        images, _ = batch
+        self._log_accuracies("test", self._checked_logits(images), batch)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        """A batch of images and labels -> its ``ids``, ``noisy_labels`` (B,) and ``clean_logits`` (B, K)."""
+        images, noisy_labels = batch
+        clean_logits = self._checked_logits(images).float()
+        return {"ids": list(batch.ids), "noisy_labels": noisy_labels, "clean_logits": clean_logits}
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        # The groups hold factors until the optimizer tells its own learning rate and weight decay.
+        groups = parameter_groups(self.backbone, lr=1.0, weight_decay=1.0, layer_decay=self.layer_decay)
+        optimizer = self.optimizer_factory([*groups, *self.noise_parameter_groups(lr=1.0)])
+        for group in optimizer.param_groups:
+            group["lr"] = group["lr"] * optimizer.defaults["lr"]
+            group["weight_decay"] = group["weight_decay"] * optimizer.defaults.get("weight_decay", 0.0)
+        if self.lr_scheduler_factory is None:
+            return optimizer
+        if self.lr_scheduler_factory == "cosine":
+            total_steps = int(self.trainer.estimated_stepping_batches)
+            scheduler = optimisation.cosine_schedule(optimizer, total_steps, self.hparams["lr_warmup_steps"])
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        learning_rates = [group["lr"] for group in optimizer.param_groups]
+        scheduler = self.lr_scheduler_factory(optimizer)
+        if optimisation.has_own_max_lr(scheduler):
+            optimisation.keep_group_ratios(optimizer, learning_rates)
+        interval = self.hparams["lr_scheduler_interval"]
+        monitor = getattr(scheduler, "monitor", "val/loss_noisy")
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": interval, "monitor": monitor},
+        }
+
+    def _checked_logits(self, images: Tensor) -> Tensor:
+        clean_logits = self(images)
+        if clean_logits.ndim != 2 or clean_logits.shape[1] != self.num_classes:
+            raise ValueError(
+                f"Expected the backbone to give logits of shape (B, {self.num_classes}), one for each class, but got "
+                f"{tuple(clean_logits.shape)}. Change its last layer or `num_classes`."
+            )
+        return clean_logits
+
+    def _log_accuracies(self, split: str, clean_logits: Tensor, batch: Any) -> None:
+        _, noisy_labels = batch
+        labels = {"noisy": noisy_labels, "clean": getattr(batch, "clean_labels", None)}
+        if split == "test" and labels["clean"] is not None:
+            del labels["noisy"]
+        for kind, values in labels.items():
+            if values is None:
+                continue
+            metric = self.accuracies[f"{split}_{kind}"]
+            metric.update(clean_logits, values)
+            self.log(
+                f"{split}/accuracy_{kind}",
+                metric,
+                prog_bar=split != "train",
+                on_step=False,
+                on_epoch=True,
+                batch_size=len(noisy_labels),
+            )
+
+
+def _num_classes(num_classes: int | None, class_names: Sequence[str] | None) -> int:
+    if num_classes is None and class_names:
+        num_classes = len(class_names)
+    if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 2:
+        raise ValueError(f"Expected argument `num_classes` to be an integer of at least 2, but got {num_classes!r}.")
+    if class_names and len(class_names) != num_classes:
+        raise ValueError(
+            f"Expected argument `class_names` to have a name for each of the {num_classes} classes, but got {len(class_names)}."
+        )
+    return num_classes
+
+
+def _classifier_arg_validation(
+    layer_decay: float | None,
+    lr_scheduler: Callable[..., Any] | Mapping[str, Any] | str | None,
+    lr_scheduler_interval: str,
+    lr_warmup_steps: int,
+) -> None:
+    if layer_decay is not None and not 0 < layer_decay <= 1:
+        raise ValueError(f"Expected argument `layer_decay` to be a float in the (0,1] range, but got {layer_decay}.")
+    if isinstance(lr_scheduler, str) and lr_scheduler != "cosine":
+        raise ValueError(
+            f"Expected argument `lr_scheduler` to be 'cosine', a callable or None, but got {lr_scheduler!r}."
+        )
+    if lr_scheduler_interval not in ("step", "epoch"):
+        raise ValueError(
+            f"Expected argument `lr_scheduler_interval` to be 'step' or 'epoch', but got {lr_scheduler_interval!r}."
+        )
+    if lr_warmup_steps < 0:
+        raise ValueError(
+            f"Expected argument `lr_warmup_steps` to be an integer of at least 0, but got {lr_warmup_steps}."
+        )
+
+
+def _mixing_arg_validation(mixup: float, cutmix: float, label_smoothing: float) -> None:
+    for name, value in {"mixup": mixup, "cutmix": cutmix}.items():
+        if value < 0:
+            raise ValueError(f"Expected argument `{name}` to be a float of at least 0, but got {value}.")
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(
+            f"Expected argument `label_smoothing` to be a float in the [0,1) range, but got {label_smoothing}."
+        )

@@ -1,0 +1,138 @@
+"""Callbacks that every training on noisy labels needs: what goes wrong silently without them."""
+
+import math
+import os
+from typing import Any
+
+import lightning.pytorch as L
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from lightning_noisy.layer_groups import frozen_modules
+
+
+class TrainMode(L.Callback):
+    """Puts everything that is not frozen into train mode at the start of fit.
+
+    A backbone from ``from_pretrained`` arrives in eval mode and Lightning keeps it there: its dropout would never fire
+    and its batch norms would never learn.
+    """
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        pl_module.train()
+        for module in frozen_modules(pl_module):
+            module.eval()
+        if (noise_layer := getattr(pl_module, "noise_layer", None)) is not None:
+            noise_layer.train()  # one that is not trained keeps its dropout
+
+
+class ReproducibleSteps(L.Callback):
+    """Seeds torch at every step from (seed, epoch, batch, rank), so that a resumed run draws what a whole one draws.
+
+    The seed is the global one (``seed_everything``), otherwise a random one; it is kept in the checkpoint.
+    """
+
+    def __init__(self) -> None:
+        self.seed: int | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.seed is None:
+            seed = int(os.environ.get("PL_GLOBAL_SEED", torch.initial_seed()))
+            self.seed = trainer.strategy.broadcast(seed)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        assert self.seed is not None
+        sequence = np.random.SeedSequence([self.seed, trainer.current_epoch, batch_idx, trainer.global_rank])
+        torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seed": self.seed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.seed = state_dict["seed"]
+
+
+class WarmupNotice(L.Callback):
+    """Says at the start that the noise layer will never act, where the warm-up is as long as the training."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        noise_layer = getattr(pl_module, "noise_layer", None)
+        if noise_layer is None or trainer.fast_dev_run:
+            return
+        steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        epochs = trainer.estimated_stepping_batches / max(steps_per_epoch, 1)
+        warmup_epochs = noise_layer.config.warmup_epochs
+        if warmup_epochs >= epochs:
+            rank_zero_warn(
+                f"The noise layer will never act: its `warmup_epochs` is {warmup_epochs} and training ends after "
+                f"{epochs:g} epochs. Train longer, or lower `warmup_epochs` to a third of the training or less."
+            )
+
+
+class ClassCollapseGuard(L.Callback):
+    """Warns when the network stops predicting a class that the labels have, and logs what the epoch's labels show.
+
+    Logged at the end of every epoch: ``noise/estimated_rate``, the share of the training labels with which the network
+    disagrees, and ``noise/trace``, the trace of the learned transition matrix.
+
+    Args:
+        threshold: A class is lost when it is predicted for fewer than this share of the samples that carry its label.
+        patience: Epochs in a row after the warm-up before the warning; the last epoch warns in any case.
+    """
+
+    def __init__(self, threshold: float = 0.01, patience: int = 2) -> None:
+        self.threshold = threshold
+        self.patience = patience
+        self.label_counts: Tensor | None = None
+        """Of the last epoch, all ranks: (K, K) counts ``[predicted class, noisy label]``."""
+        self._epochs_lost: dict[int, int] = {}
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        pl_module._label_counts = None
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        counts = pl_module.pop_label_counts()
+        if counts is None:
+            return
+        self.label_counts = counts.cpu()
+        pl_module.log("noise/estimated_rate", (1 - counts.trace() / counts.sum()).float(), rank_zero_only=True)
+        noise_layer = pl_module.noise_layer
+        if noise_layer is None:
+            return
+        pl_module.log("noise/trace", noise_layer.transition_matrix().trace(), rank_zero_only=True)
+        if not pl_module.in_warmup:
+            self._warn_of_lost_classes(trainer, pl_module)
+
+    def lost_classes(self) -> list[int]:
+        """The classes that the labels of the last epoch have and the predictions do not."""
+        if self.label_counts is None:
+            return []
+        predicted, labelled = self.label_counts.sum(dim=1), self.label_counts.sum(dim=0)
+        return torch.nonzero((labelled > 0) & (predicted < self.threshold * labelled)).flatten().tolist()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epochs_lost": dict(self._epochs_lost)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._epochs_lost = dict(state_dict["epochs_lost"])
+
+    def _warn_of_lost_classes(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._epochs_lost = {label: self._epochs_lost.get(label, 0) + 1 for label in self.lost_classes()}
+        is_last = trainer.max_epochs is not None and trainer.current_epoch + 1 == trainer.max_epochs
+        due = [
+            label
+            for label, epochs in self._epochs_lost.items()
+            if epochs == self.patience or (is_last and epochs < self.patience)
+        ]
+        if due:
+            names = getattr(pl_module, "class_names", None) or range(pl_module.noise_layer.num_classes)
+            lost = ", ".join(f"{names[label]!r}" if isinstance(names[label], str) else str(label) for label in due)
+            rank_zero_warn(
+                f"The network has stopped predicting class {lost} (epoch {trainer.current_epoch}), although the labels "
+                f"have it. Raise the noise layer's `warmup_epochs` (now {pl_module.noise_layer.config.warmup_epochs}) "
+                "or its `clean_loss_weight`, and train again."
+            )

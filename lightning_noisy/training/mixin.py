@@ -1,0 +1,175 @@
+"""The noise layer for one's own LightningModule."""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as L
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from lightning_noisy.noise import NoiseConfig, NoiseLayer
+from lightning_noisy.noise.config import resolve_noise_config
+from lightning_noisy.training.guards import ClassCollapseGuard, ReproducibleSteps, TrainMode, WarmupNotice
+
+CHECK_EVERY = 50
+"""On an accelerator the values of logits and labels are looked at once in so many steps: each look waits for it."""
+
+_Base = L.LightningModule if TYPE_CHECKING else object
+
+
+class NoisyLabelMixin(_Base):
+    """Gives a LightningModule a noise layer: put it before ``L.LightningModule`` among the base classes.
+
+    The module calls :meth:`attach_noise_layer` in ``__init__`` and :meth:`noisy_loss` in ``training_step``; validation
+    and prediction use the network alone. The noise layer is in the ``state_dict``, in checkpoints and in a resume.
+
+    Example:
+        >>> class Module(NoisyLabelMixin, L.LightningModule):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.model = nn.Linear(4, 3)
+        ...         self.attach_noise_layer(3)
+        ...
+        ...     def training_step(self, batch, batch_idx):
+        ...         inputs, noisy_labels = batch
+        ...         return self.noisy_loss(self.model(inputs), noisy_labels)
+        >>> Module().noise_layer.num_classes
+        3
+    """
+
+    noise_layer: NoiseLayer | None
+
+    def attach_noise_layer(self, noise: NoiseConfig | Mapping[str, Any] | int | None) -> None:
+        """Sets :attr:`noise_layer`.
+
+        Args:
+            noise: A :class:`NoiseConfig`, its dict, or just the number of classes. ``None`` is plain cross-entropy.
+
+        Raises:
+            ValueError: If the description is wrong or lacks the number of classes.
+        """
+        self.noise_layer = None if noise is None else NoiseLayer(resolve_noise_config(noise))
+        self._label_counts: Tensor | None = None
+        self._losses_computed = 0
+
+    @property
+    def in_warmup(self) -> bool:
+        """Whether this epoch is one of plain cross-entropy. Without a Trainer the epoch is 0."""
+        return self.noise_layer is not None and self.current_epoch < self.noise_layer.config.warmup_epochs
+
+    def noisy_loss(self, clean_logits: Tensor, noisy_labels: Tensor) -> Tensor:
+        """The loss to train on: cross-entropy in the warm-up, then the noise layer's negative log-likelihood.
+
+        Args:
+            clean_logits: (B, K) the network's own logits.
+            noisy_labels: Integer labels (B,), or soft labels (B, K) on the noisy side (mixup, label smoothing).
+
+        Returns:
+            A scalar, float32, in which the noise layer's parameters take part at every step.
+
+        Raises:
+            RuntimeError: If :meth:`attach_noise_layer` was not called.
+            ValueError: If shapes do not fit, a label is outside the classes, or a logit is NaN or infinite. On an
+                accelerator values are looked at once in 50 steps.
+        """
+        if "_losses_computed" not in self.__dict__:
+            raise RuntimeError(
+                "Expected `attach_noise_layer` to be called in `__init__` before `noisy_loss`, but it was not."
+            )
+        if self._losses_computed % CHECK_EVERY == 0 or clean_logits.device.type == "cpu":
+            _values_validation(clean_logits, noisy_labels, self.global_step)
+        self._losses_computed += 1
+        self._count_labels(clean_logits, noisy_labels)
+        layer = self.noise_layer
+        if layer is None:
+            return _cross_entropy(clean_logits, noisy_labels)
+        if self.in_warmup:
+            # DDP waits for the gradient of every parameter: the layer takes part with weight zero.
+            return _cross_entropy(clean_logits, noisy_labels) + 0.0 * layer.weight.sum()
+        loss = layer.loss(clean_logits, noisy_labels)
+        share = layer.config.clean_loss_weight
+        if share:
+            loss = (1 - share) * loss + share * _cross_entropy(clean_logits, noisy_labels)
+        return loss
+
+    def parameter_groups(self, lr: float, weight_decay: float = 0.01) -> list[dict[str, Any]]:
+        """Optimizer groups: the network, and the noise layer with its own learning rate and no weight decay."""
+        noise_parameters = set(self._noise_parameters())
+        network = [p for p in self.parameters() if p.requires_grad and p not in noise_parameters]
+        return [
+            {"params": network, "lr": lr, "weight_decay": weight_decay, "name": "network"},
+            *self.noise_parameter_groups(lr),
+        ]
+
+    def noise_parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """The noise layer's group, to add to groups of one's own; empty if nothing in it is trained.
+
+        Args:
+            lr: The network's learning rate, which ``NoiseConfig.lr_scale`` multiplies.
+        """
+        parameters = [p for p in self._noise_parameters() if p.requires_grad]
+        if self.noise_layer is None or not parameters:
+            return []
+        lr = lr * self.noise_layer.config.lr_scale
+        return [{"params": parameters, "lr": lr, "weight_decay": 0.0, "name": "noise_layer"}]
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The base class's own, or AdamW at 1e-3 over :meth:`parameter_groups` where it has none."""
+        inherited = super().configure_optimizers
+        if getattr(inherited, "__func__", None) is not L.LightningModule.configure_optimizers:
+            return inherited()
+        return torch.optim.AdamW(self.parameter_groups(lr=1e-3))
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        """What training on noisy labels needs; one that the Trainer was given itself is left as it is."""
+        inherited = super().configure_callbacks()
+        callbacks = [*inherited] if isinstance(inherited, Iterable) else [inherited]
+        given = {type(callback) for callback in self.trainer.callbacks}
+        ours = (TrainMode, ReproducibleSteps, WarmupNotice, ClassCollapseGuard)
+        return [*callbacks, *(callback() for callback in ours if callback not in given)]
+
+    def pop_label_counts(self) -> Tensor | None:
+        """(K, K) counts, ``[predicted class, noisy label]``, of all ranks since the last call; then forgets them.
+
+        Every rank must call it.
+        """
+        counts, self._label_counts = self._label_counts, None
+        if counts is None:
+            return None
+        return self.trainer.strategy.reduce(counts, reduce_op="sum").double()
+
+    def _noise_parameters(self) -> list[nn.Parameter]:
+        layer = getattr(self, "noise_layer", None)
+        return [] if layer is None else list(layer.parameters())
+
+    @torch.no_grad()
+    def _count_labels(self, clean_logits: Tensor, noisy_labels: Tensor) -> None:
+        num_classes = clean_logits.shape[1]
+        if self._label_counts is None:
+            self._label_counts = torch.zeros(num_classes, num_classes, device=clean_logits.device)
+        predicted = clean_logits.argmax(dim=1)
+        soft = noisy_labels if noisy_labels.ndim == 2 else F.one_hot(noisy_labels, num_classes)
+        self._label_counts.index_add_(0, predicted, soft.to(self._label_counts.dtype))
+
+
+def _cross_entropy(clean_logits: Tensor, noisy_labels: Tensor) -> Tensor:
+    return F.cross_entropy(clean_logits.float(), noisy_labels)
+
+
+def _values_validation(clean_logits: Tensor, noisy_labels: Tensor, step: int) -> None:
+    if clean_logits.ndim != 2:
+        raise ValueError(f"Expected `clean_logits` to have shape (B, K), but got {tuple(clean_logits.shape)}.")
+    if not bool(torch.isfinite(clean_logits).all()):
+        raise ValueError(
+            f"Expected `clean_logits` to be finite, but got NaN or infinity at step {step}. Lower the learning rate, "
+            "clip the gradients (`trainer.gradient_clip_val`), or look for broken images."
+        )
+    if noisy_labels.ndim == 1 and not noisy_labels.is_floating_point() and len(noisy_labels):
+        low, high = noisy_labels.aminmax()
+        if low < 0 or high >= clean_logits.shape[1]:
+            raise ValueError(
+                f"Expected `noisy_labels` to lie in 0..{clean_logits.shape[1] - 1}, the classes of the model, but got "
+                f"labels from {int(low)} to {int(high)}. Check `num_classes` and the label column."
+            )

@@ -1,0 +1,36 @@
+"""Mixup, CutMix and label smoothing, all on the side of the noisy labels."""
+
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms import v2
+
+
+class LabelMixing:
+    """Mixes a batch of images and gives soft noisy labels where mixing or smoothing asks for them.
+
+    Args:
+        num_classes: Number of classes ``K``.
+        mixup: ``α`` of mixup's Beta distribution, 0 for none. Source: Zhang et al. 2018, arXiv 1710.09412.
+        cutmix: ``α`` of CutMix's, 0 for none; with both, each batch gets one of the two. Source: Yun et al. 2019,
+            arXiv 1905.04899.
+        label_smoothing: Share ``ε`` in ``[0, 1)`` of the label that is spread over all classes.
+    """
+
+    def __init__(self, num_classes: int, mixup: float, cutmix: float, label_smoothing: float) -> None:
+        self.num_classes = num_classes
+        self.label_smoothing = label_smoothing
+        mixers: list[v2.Transform] = []
+        if mixup > 0:
+            mixers.append(v2.MixUp(alpha=mixup, num_classes=num_classes))
+        if cutmix > 0:
+            mixers.append(v2.CutMix(alpha=cutmix, num_classes=num_classes))
+        self.mixer = v2.RandomChoice(mixers) if mixers else None
+
+    def __call__(self, images: Tensor, noisy_labels: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) and integer labels (B,) -> images and labels, (B,) as they came or soft (B, K)."""
+        if self.mixer is not None:
+            images, noisy_labels = self.mixer(images, noisy_labels)
+        if self.label_smoothing:
+            soft = noisy_labels if noisy_labels.ndim == 2 else F.one_hot(noisy_labels, self.num_classes).float()
+            noisy_labels = soft * (1 - self.label_smoothing) + self.label_smoothing / self.num_classes
+        return images, noisy_labels

@@ -1,0 +1,31 @@
+import pytest
+import torch
+
+from lightning_noisy.training.mixing import LabelMixing
+
+IMAGES = torch.rand(6, 3, 8, 8)
+LABELS = torch.tensor([0, 1, 2, 3, 0, 1])
+
+
+def test_without_options_a_batch_stays_as_it_is():
+    images, labels = LabelMixing(4, 0.0, 0.0, 0.0)(IMAGES, LABELS)
+    assert images is IMAGES
+    assert labels is LABELS
+
+
+def test_label_smoothing_is_torchs_own_on_cross_entropy():
+    logits = torch.randn(6, 4)
+    _, soft = LabelMixing(4, 0.0, 0.0, 0.2)(IMAGES, LABELS)
+    expected = torch.nn.functional.cross_entropy(logits, LABELS, label_smoothing=0.2)
+    assert torch.nn.functional.cross_entropy(logits, soft).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), [(0.4, 0.0), (0.0, 1.0), (0.4, 1.0)])
+def test_mixed_labels_are_shares_and_images_change(mixup, cutmix):
+    torch.manual_seed(0)
+    images, soft = LabelMixing(4, mixup, cutmix, 0.1)(IMAGES, LABELS)
+    assert images.shape == IMAGES.shape
+    assert not torch.equal(images, IMAGES)
+    assert soft.shape == (6, 4)
+    assert torch.allclose(soft.sum(1), torch.ones(6))
+    assert soft.min() >= 0.1 / 4 - 1e-6
