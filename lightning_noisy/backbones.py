@@ -344,7 +344,9 @@ def _check_timm_name(name: str) -> None:
     scheme, _, rest = name.partition(":")
     if scheme == "local-dir":
         if not (Path(rest) / "config.json").is_file():
-            raise ValueError(f"Expected argument `backbone` to name a folder with a config.json, but {rest!r} has none.")
+            raise ValueError(
+                f"Expected argument `backbone` to name a folder with a config.json, but {rest!r} has none."
+            )
         return
     if scheme == "hf-hub":
         return

@@ -102,6 +102,8 @@ class NoisyImageDataModule(L.LightningDataModule):
         self.max_train_images = max_train_images
         self.seed = seed
         self._datasets: dict[str, ImageDataset] = {}
+        self._train_loader: ResumableLoader | None = None
+        self._loader_state: dict[str, int] | None = None
 
     @cached_property
     def splits(self) -> dict[str, LabelledImages]:
@@ -192,7 +194,12 @@ class NoisyImageDataModule(L.LightningDataModule):
         left_over = len(sampler) % self.batch_size
         # Batch norm can't train on a single image.
         drop_last = left_over == 1 and len(sampler) > self.batch_size
-        return ResumableLoader(dataset, sampler, self.batch_size, drop_last=drop_last, **self._loader_options())
+        loader = ResumableLoader(dataset, sampler, self.batch_size, drop_last=drop_last, **self._loader_options())
+        if self._loader_state is not None:
+            loader.load_state_dict(self._loader_state)
+            self._loader_state = None
+        self._train_loader = loader
+        return loader
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         return self._eval_loader(self._datasets["val"]) if "val" in self._datasets else []
@@ -210,6 +217,15 @@ class NoisyImageDataModule(L.LightningDataModule):
         """The training images in order, not augmented."""
         train = self._datasets["train"]
         return self._eval_loader(ImageDataset(train.images, self._untransformed, self.seed))
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far the training loader has come, for the checkpoint."""
+        return {} if self._train_loader is None else {"train_loader": self._train_loader.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on where the checkpoint was written."""
+        # Lightning restores a loader's own state too late where a scheduler has asked for the number of steps.
+        self._loader_state = state_dict.get("train_loader")
 
     def _read_other_source(self, split: str, source: str) -> RawSplit:
         found = read_source(source, replace(self.columns, strict=False), self.seed, f"{split}_source")

@@ -90,7 +90,7 @@ class EpochSampler(DistributedSampler):
 
 
 class ResumableLoader(DataLoader):
-    """A training loader that remembers how far it has come: Lightning keeps its state in the checkpoint.
+    """A training loader that remembers how far it has come.
 
     Args:
         dataset: The training split.

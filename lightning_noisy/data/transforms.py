@@ -9,6 +9,7 @@ from timm.data import create_transform
 
 from lightning_noisy.data.loading import Transform
 
+
 def make_transform(data_config: Mapping[str, Any], augmentation: Mapping[str, Any] | None) -> Transform:
     """The training transform with ``augmentation`` put over the config, or the evaluation transform without it."""
     if augmentation is None:

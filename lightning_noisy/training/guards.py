@@ -8,7 +8,7 @@ import lightning.pytorch as L
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_noisy.layer_groups import frozen_modules
 
@@ -20,7 +20,7 @@ class TrainMode(L.Callback):
     and its batch norms would never learn.
     """
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         pl_module.train()
         for module in frozen_modules(pl_module):
             module.eval()
@@ -56,13 +56,14 @@ class ReproducibleSteps(L.Callback):
         self.seed = state_dict["seed"]
 
 
-class WarmupNotice(L.Callback):
-    """Says at the start that the noise layer will never act, where the warm-up is as long as the training."""
+class NoiseLayerNotice(L.Callback):
+    """Says at the start what would spoil the noise layer: a warm-up as long as the training, or weight decay on it."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         noise_layer = getattr(pl_module, "noise_layer", None)
         if noise_layer is None or trainer.fast_dev_run:
             return
+        self._notice_weight_decay(trainer, noise_layer)
         steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         epochs = trainer.estimated_stepping_batches / max(steps_per_epoch, 1)
         warmup_epochs = noise_layer.config.warmup_epochs
@@ -71,6 +72,17 @@ class WarmupNotice(L.Callback):
                 f"The noise layer will never act: its `warmup_epochs` is {warmup_epochs} and training ends after "
                 f"{epochs:g} epochs. Train longer, or lower `warmup_epochs` to a third of the training or less."
             )
+
+    def _notice_weight_decay(self, trainer: L.Trainer, noise_layer: nn.Module) -> None:
+        parameters = set(noise_layer.parameters())
+        for optimizer in trainer.optimizers:
+            for group in optimizer.param_groups:
+                if group.get("weight_decay", 0.0) > 0 and parameters & set(group["params"]):
+                    rank_zero_warn(
+                        f"The noise layer has a weight decay of {group['weight_decay']}, which pulls it towards expecting "
+                        "nothing but noise. Give the optimizer `self.parameter_groups(lr=...)` instead of "
+                        "`self.parameters()`."
+                    )
 
 
 class ClassCollapseGuard(L.Callback):

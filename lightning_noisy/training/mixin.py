@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_noisy.noise import NoiseConfig, NoiseLayer
 from lightning_noisy.noise.config import resolve_noise_config
-from lightning_noisy.training.guards import ClassCollapseGuard, ReproducibleSteps, TrainMode, WarmupNotice
+from lightning_noisy.training.guards import ClassCollapseGuard, NoiseLayerNotice, ReproducibleSteps, TrainMode
 
 CHECK_EVERY = 50
 """On an accelerator the values of logits and labels are looked at once in so many steps: each look waits for it."""
@@ -127,7 +127,7 @@ class NoisyLabelMixin(_Base):
         inherited = super().configure_callbacks()
         callbacks = [*inherited] if isinstance(inherited, Iterable) else [inherited]
         given = {type(callback) for callback in self.trainer.callbacks}
-        ours = (TrainMode, ReproducibleSteps, WarmupNotice, ClassCollapseGuard)
+        ours = (TrainMode, ReproducibleSteps, NoiseLayerNotice, ClassCollapseGuard)
         return [*callbacks, *(callback() for callback in ours if callback not in given)]
 
     def pop_label_counts(self) -> Tensor | None:

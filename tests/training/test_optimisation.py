@@ -21,7 +21,10 @@ def test_a_callable_survives_as_primitives(value):
     first, second = value(parameters), optimisation.resolve_callable("optimizer", primitives)(parameters)
     assert type(first) is type(second)
     assert first.defaults.keys() == second.defaults.keys()
-    assert all(tuple(v) == tuple(second.defaults[k]) if k == "betas" else v == second.defaults[k] for k, v in first.defaults.items())
+    assert all(
+        tuple(v) == tuple(second.defaults[k]) if k == "betas" else v == second.defaults[k]
+        for k, v in first.defaults.items()
+    )
 
 
 def test_a_function_has_no_primitives_and_words_stay_words():
@@ -30,7 +33,9 @@ def test_a_function_has_no_primitives_and_words_stay_words():
     assert optimisation.callable_to_primitives(None) is None
 
 
-@pytest.mark.parametrize("value", ["AdamW", {"class_path": "torch.optim.AdmW"}, {"class": "x"}, {"class_path": "AdamW"}, 3])
+@pytest.mark.parametrize(
+    "value", ["AdamW", {"class_path": "torch.optim.AdmW"}, {"class": "x"}, {"class_path": "AdamW"}, 3]
+)
 def test_what_is_no_callable_is_named(value):
     with pytest.raises(ValueError, match="Expected argument `optimizer`"):
         optimisation.resolve_callable("optimizer", value)
@@ -41,7 +46,9 @@ def test_cosine_follows_its_formula_in_every_group():
     scheduler = optimisation.cosine_schedule(optimizer, total_steps=10)
     for step in range(10):
         expected = 0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / 10))).item()
-        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1 * expected, 0.01 * expected], abs=1e-8)
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(
+            [0.1 * expected, 0.01 * expected], abs=1e-8
+        )
         optimizer.step()
         scheduler.step()
 

@@ -1,0 +1,53 @@
+"""Tiny real images for the tests, and a cache folder of their own."""
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+SHARED_DATA = Path(os.environ.get("LIGHTNING_NOISY_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _own_places(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIGHTNING_NOISY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(LeafSpec|num_workers|litlogger|tensorboardX).*")
+        yield
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder of real data; skips where it is not there."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"the real data are not at {SHARED_DATA}; set LIGHTNING_NOISY_DATA")
+    return SHARED_DATA
+
+
+def draw_image(label: int, seed: int, side: int = 16) -> Image.Image:
+    """A noisy square whose colour and place tell its class."""
+    generator = np.random.default_rng(seed)
+    pixels = generator.integers(0, 80, size=(side, side, 3))
+    third = side // 3
+    start = third * (label % 3)
+    pixels[start : start + third, :, label % 3] += 150
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """A folder with three class folders of twelve images each."""
+    root = tmp_path / "photos"
+    for label, name in enumerate(("ant", "bee", "cat")):
+        (root / name).mkdir(parents=True)
+        for number in range(12):
+            draw_image(label, seed=100 * label + number).save(root / name / f"{number:02}.png")
+    return root

@@ -1,0 +1,155 @@
+import lightning.pytorch as L
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_noisy import NoiseConfig, NoiseLayer, NoisyLabelMixin
+
+QUIET = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "accelerator": "cpu",
+}
+
+
+class OwnModule(NoisyLabelMixin, L.LightningModule):
+    """What the README tells a user to write."""
+
+    def __init__(self, noise=NoiseConfig(3, warmup_epochs=1)):
+        super().__init__()
+        self.model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+        self.attach_noise_layer(noise)
+        self.losses = []
+
+    def training_step(self, batch, batch_idx):
+        inputs, noisy_labels = batch
+        loss = self.noisy_loss(self.model(inputs), noisy_labels)
+        self.losses.append((self.current_epoch, loss.item()))
+        return loss
+
+
+def loader(batch_size=16, count=64):
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(count, 4, generator=generator)
+    return DataLoader(TensorDataset(inputs, inputs[:, :3].argmax(1)), batch_size=batch_size)
+
+
+def test_a_module_of_ones_own_fits_with_nothing_but_the_two_calls():
+    torch.manual_seed(0)
+    module = OwnModule(NoiseConfig(3, warmup_epochs=40))
+    before = module.noise_layer.weight.clone()
+    L.Trainer(max_epochs=80, **QUIET).fit(module, loader())
+    inputs, labels = next(iter(loader(batch_size=64)))
+    assert (module.model(inputs).argmax(1) == labels).float().mean() > 0.7
+    assert not torch.equal(module.noise_layer.weight, before)
+    assert "noise_layer.weight" in module.state_dict()
+
+
+def test_the_warm_up_is_plain_cross_entropy_with_the_layer_in_the_graph():
+    module = OwnModule()
+    logits, labels = torch.randn(8, 3, requires_grad=True), torch.randint(0, 3, (8,))
+    assert module.in_warmup
+    loss = module.noisy_loss(logits, labels)
+    assert loss.item() == pytest.approx(nn.functional.cross_entropy(logits, labels).item())
+    loss.backward()
+    assert torch.equal(module.noise_layer.weight.grad, torch.zeros(3, 3))
+
+
+def test_after_the_warm_up_the_loss_is_the_layers_and_its_share_of_cross_entropy():
+    logits, labels = torch.randn(8, 3), torch.randint(0, 3, (8,))
+    for share in (0.0, 0.3):
+        config = NoiseConfig(3, warmup_epochs=0, dropout=0.0, clean_loss_weight=share)
+        module = OwnModule(config)
+        expected = (1 - share) * NoiseLayer(config).loss(logits, labels) + share * nn.functional.cross_entropy(
+            logits, labels
+        )
+        assert module.noisy_loss(logits, labels).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_the_warm_up_ends_at_its_epoch_in_a_real_fit():
+    module = OwnModule(NoiseConfig(3, warmup_epochs=2, dropout=0.0))
+    module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=0.0)
+    L.Trainer(max_epochs=4, **QUIET).fit(module, loader(batch_size=64))
+    inputs, labels = next(iter(loader(batch_size=64)))
+    plain = nn.functional.cross_entropy(module.model(inputs), labels).item()
+    through_layer = module.noise_layer.loss(module.model(inputs), labels).item()
+    assert abs(plain - through_layer) > 0.01
+    assert [loss for _, loss in module.losses] == pytest.approx([plain, plain, through_layer, through_layer], rel=1e-5)
+
+
+def test_without_a_layer_it_is_plain_cross_entropy():
+    module = OwnModule(None)
+    logits, labels = torch.randn(8, 3), torch.randint(0, 3, (8,))
+    assert module.noisy_loss(logits, labels).item() == pytest.approx(nn.functional.cross_entropy(logits, labels).item())
+    assert [group["name"] for group in module.parameter_groups(lr=0.1)] == ["network"]
+
+
+def test_the_noise_layer_has_a_group_of_its_own_without_weight_decay():
+    module = OwnModule(NoiseConfig(3, lr_scale=0.1))
+    network, noise = module.parameter_groups(lr=0.5, weight_decay=0.2)
+    assert noise["params"] == [module.noise_layer.weight]
+    assert (noise["lr"], noise["weight_decay"]) == (pytest.approx(0.05), 0.0)
+    assert (network["lr"], network["weight_decay"]) == (0.5, 0.2)
+    assert len(network["params"]) == 4
+    assert OwnModule(NoiseConfig(3, trainable=False)).noise_parameter_groups(lr=0.1) == []
+
+
+def test_optimizers_of_the_module_or_its_base_class_are_kept():
+    class Base(L.LightningModule):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.125)
+
+    class Derived(NoisyLabelMixin, Base):
+        def __init__(self):
+            super().__init__()
+            self.attach_noise_layer(3)
+
+    assert Derived().configure_optimizers().param_groups[0]["lr"] == 0.125
+    default = OwnModule().configure_optimizers()
+    assert [group["weight_decay"] for group in default.param_groups] == [0.01, 0.0]
+
+
+def test_weight_decay_on_the_noise_layer_is_noticed():
+    module = OwnModule()
+    module.configure_optimizers = lambda: torch.optim.AdamW(module.parameters(), lr=1e-3)
+    with pytest.warns(UserWarning, match=r"weight decay.*parameter_groups"):
+        L.Trainer(max_epochs=2, **QUIET).fit(module, loader())
+
+
+def test_a_warm_up_as_long_as_the_training_is_noticed():
+    with pytest.warns(UserWarning, match=r"never act.*`warmup_epochs` is 5.*after 2 epochs"):
+        L.Trainer(max_epochs=2, **QUIET).fit(OwnModule(NoiseConfig(3, warmup_epochs=5)), loader())
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "message"),
+    [
+        (torch.zeros(2, 3), torch.tensor([0, 3]), r"`noisy_labels` to lie in 0\.\.2.*from 0 to 3"),
+        (torch.zeros(2, 3), torch.tensor([0, -1]), r"from -1 to 0"),
+        (torch.tensor([[0.0, float("nan"), 0.0]]), torch.tensor([0]), "`clean_logits` to be finite, but got NaN"),
+        (torch.tensor([[0.0, float("inf"), 0.0]]), torch.tensor([0]), "at step 0"),
+    ],
+)
+def test_wrong_values_are_named(logits, labels, message):
+    with pytest.raises(ValueError, match=message):
+        OwnModule().noisy_loss(logits, labels)
+
+
+def test_a_forgotten_layer_is_named():
+    class Forgetful(NoisyLabelMixin, L.LightningModule):
+        pass
+
+    with pytest.raises(RuntimeError, match="`attach_noise_layer` to be called"):
+        Forgetful().noisy_loss(torch.zeros(2, 3), torch.tensor([0, 1]))
+
+
+def test_the_counts_are_of_predictions_and_labels():
+    module = OwnModule()
+    logits, labels = torch.eye(3)[[0, 0, 1, 2]] * 5, torch.tensor([0, 1, 1, 2])
+    module.noisy_loss(logits, labels)
+    module.noisy_loss(logits, nn.functional.one_hot(labels, 3).float())
+    expected = torch.tensor([[2.0, 2, 0], [0, 2, 0], [0, 0, 2]])
+    assert torch.equal(module._label_counts, expected)
