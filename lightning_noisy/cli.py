@@ -1,17 +1,27 @@
 """The console script ``lightning-noisy``: fit, validate, test and predict through LightningCLI."""
 
+import os
+import re
 import sys
-from typing import Any
+from typing import NoReturn
 
 import lightning.pytorch as L
 import torch
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from lightning_noisy.data import NoisyImageDataModule
-from lightning_noisy.training import NoisyImageClassifier
 from lightning_noisy.training.artifacts import PredictionFile, RunFiles
 
+PROGRAM = "lightning-noisy"
+DESCRIPTION = "Fine-tune an image classifier on partly wrong labels and keep a clean model."
 DEFAULT_SEED = 0
+
+
+class SaveFitConfig(SaveConfigCallback):
+    """Writes ``config.yaml`` beside the logs of a fit; the other subcommands leave that file alone."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
 
 
 class NoisyCLI(LightningCLI):
@@ -29,12 +39,45 @@ class NoisyCLI(LightningCLI):
         for name in ("num_classes", "class_names"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
+    def before_instantiate_classes(self) -> None:
+        # A CSV logger deletes the file of an earlier run in its folder: what a fit has logged must outlive a test.
+        trainer = self.config[self.subcommand].trainer if self.subcommand else self.config.trainer
+        if self.subcommand not in (None, "fit") and "CSVLogger" in str(trainer.logger):
+            trainer.logger = False
+
     def _parse_ckpt_path(self) -> None:
         """The command line decides what the model is: LightningCLI would put the checkpoint's words over it."""
 
 
+class OneSentenceParser(LightningArgumentParser):
+    """Ends a user's mistake in one sentence rather than in pages of usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error or _is_debugging():
+            super().error(message, ex)
+        self.exit(2, f"{PROGRAM}: error: {one_sentence(message)}\n")
+
+
+def one_sentence(message: str) -> str:
+    """What went wrong, out of jsonargparse's list of all types that a value did not fit."""
+    entries: list[str] = []
+    for line in (line.strip() for line in message.splitlines()):
+        if line.startswith("Given value"):
+            break
+        if line.startswith("- "):
+            entries.append(line[2:])
+        elif entries:
+            entries[-1] += f" {line}"
+    told = [entry for entry in entries if not entry.startswith(("Expected a <class", "Does not validate"))]
+    key = re.match(r'Parser key "[^"]+":', message)
+    sentence = told[0] if told else " ".join(message.split())
+    if len(told) > 1 and "Does not validate" in sentence:
+        sentence = sentence.partition("Does not validate")[0] + told[1]
+    return f"{key.group()} {sentence}" if key and told else sentence
+
+
 def main(args: ArgsType = None, run: bool = True) -> NoisyCLI:
-    """Runs the console script; a user's mistake ends in its one sentence, without a traceback."""
+    """Parses the arguments (``sys.argv`` by default) and runs the subcommand."""
     torch.set_float32_matmul_precision("high")
     return NoisyCLI(
         L.LightningModule,
@@ -42,24 +85,26 @@ def main(args: ArgsType = None, run: bool = True) -> NoisyCLI:
         subclass_mode_model=True,
         subclass_mode_data=True,
         seed_everything_default=DEFAULT_SEED,
+        save_config_callback=SaveFitConfig,
         save_config_kwargs={"overwrite": True},
         auto_configure_optimizers=False,
-        parser_kwargs=_parser_kwargs(),
+        parser_class=OneSentenceParser,
+        parser_kwargs={"prog": PROGRAM, "description": DESCRIPTION},
         args=args,
         run=run,
     )
 
 
-def _parser_kwargs() -> dict[str, Any]:
-    return {"description": "Fine-tune an image classifier on partly wrong labels and keep a clean model."}
-
-
 def console_script() -> None:
-    """What the shell calls."""
+    """What the shell calls: a mistake in the data or the options ends in its sentence, without a traceback."""
     try:
         main()
     except ValueError as error:
-        sys.exit(f"lightning-noisy: error: {error}")
+        if _is_debugging():
+            raise
+        sys.exit(f"{PROGRAM}: error: {one_sentence(str(error))}")
 
 
-__all__ = ["NoisyCLI", "NoisyImageClassifier", "NoisyImageDataModule", "console_script", "main"]
+def _is_debugging() -> bool:
+    """Whether the user asked for tracebacks, by jsonargparse's own switch."""
+    return "JSONARGPARSE_DEBUG" in os.environ

@@ -1,12 +1,11 @@
 """The layers of a backbone in their order: freezing, and learning rates that fall from the head downwards."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
 
 
-def layer_depths(model: nn.Module) -> dict[str, int]:
+def layer_depths(model: Any) -> dict[str, int]:
     """The depth of each parameter by its name: 0 is the stem, then the blocks, the largest is the head.
 
     timm models tell their own grouping. Elsewhere each entry of a ``ModuleList`` (each child, where there is none) is a
@@ -52,8 +51,8 @@ def set_trainable_blocks(model: nn.Module, trainable_blocks: int | None) -> None
     blocks = max(head - 1, 0)
     if not 0 <= trainable_blocks <= blocks:
         raise ValueError(
-            f"Expected argument `trainable_blocks` to be None (train everything) or an integer in 0..{blocks}, the number "
-            f"of blocks of this backbone, but got {trainable_blocks}."
+            f"Expected argument `trainable_blocks` to be None (train everything) or an integer in 0..{blocks}, the "
+            f"number of blocks of this backbone, but got {trainable_blocks}."
         )
     for name, parameter in model.named_parameters():
         parameter.requires_grad = depths[name] >= head - trainable_blocks
@@ -109,7 +108,7 @@ def _names_without_decay(model: nn.Module) -> set[str]:
     return set(no_weight_decay()) if callable(no_weight_decay) else set()
 
 
-def _is_named(name: str, patterns: Iterable[str]) -> bool:
+def _is_named(name: str, patterns: set[str]) -> bool:
     from timm.optim._param_groups import _matches_pattern
 
     return _matches_pattern(name, patterns)
@@ -122,7 +121,7 @@ def _head_name(model: nn.Module, names: list[str]) -> str:
 
 
 def _block_name(model: nn.Module, name: str) -> str:
-    """The path of the innermost entry of a ``ModuleList`` around a parameter, or its first child where there is none."""
+    """The path of the innermost entry of a ``ModuleList`` around a parameter; its first child if there is none."""
     parts = name.split(".")
     has_lists = any(isinstance(module, nn.ModuleList) for module in model.modules())
     if not has_lists:

@@ -208,8 +208,8 @@ class NoisyImageDataModule(L.LightningDataModule):
         """Raises a :class:`ValueError` where the data have no test images."""
         if "test" not in self._datasets:
             raise ValueError(
-                f"Expected test images, but {self.source!r} has no test split. Give `test_source`, a `test/` folder or a "
-                "split column that says test."
+                f"Expected test images, but {self.source!r} has no test split. Give `test_source`, a `test/` folder or "
+                "a split column that says test."
             )
         return self._eval_loader(self._datasets["test"])
 
@@ -273,7 +273,9 @@ class NoisyImageDataModule(L.LightningDataModule):
 
     def _eval_loader(self, dataset: ImageDataset) -> DataLoader:
         options = self._loader_options()
-        return DataLoader(dataset, self.batch_size, shuffle=False, collate_fn=dataset.collate, **options)
+        return DataLoader(
+            dataset=dataset, batch_size=self.batch_size, shuffle=False, collate_fn=dataset.collate, **options
+        )
 
     def _loader_options(self) -> dict[str, Any]:
         workers = self.num_workers

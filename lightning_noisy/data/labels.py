@@ -63,9 +63,10 @@ def number_labels(raw: RawSplit, class_names: list[str], is_clean: bool) -> Labe
     """
     noisy_labels = _numbers(_known_labels(raw.labels, raw), raw, class_names)
     if raw.clean_labels is not None:
-        known = pc.is_valid(raw.clean_labels).to_numpy(zero_copy_only=False)
+        known = pc.invert(_is_missing(raw.clean_labels))
         clean_labels = np.full(len(noisy_labels), UNKNOWN, dtype=np.int64)
-        clean_labels[known] = _numbers(_as_labels(raw.clean_labels.drop_null(), raw), raw, class_names)
+        numbers = _numbers(_as_labels(raw.clean_labels.filter(known), raw), raw, class_names)
+        clean_labels[known.to_numpy(zero_copy_only=False)] = numbers
     elif is_clean or raw.is_clean:
         clean_labels = noisy_labels.copy()
     else:
@@ -81,7 +82,7 @@ def check_every_class_has_images(images: LabelledImages, where: str) -> None:
         names = ", ".join(repr(images.class_names[label]) for label in empty[:5])
         more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
         raise ValueError(
-            f"Class {names}{more} has no images for training in {where!r}. Add images, or leave it out of `class_names`."
+            f"Class {names}{more} has no images for training in {where!r}. Add some, or leave it out of `class_names`."
         )
 
 
@@ -112,16 +113,20 @@ def _numbers(labels: pa.Array, raw: RawSplit, class_names: list[str]) -> np.ndar
 
 
 def _known_labels(labels: pa.Array, raw: RawSplit) -> pa.Array:
-    missing = pc.is_null(labels, nan_is_null=True)
-    if pa.types.is_string(labels.type) or pa.types.is_large_string(labels.type):
-        missing = pc.or_(missing, pc.equal(pc.utf8_trim_whitespace(pc.fill_null(labels, "")), ""))
-    rows = np.flatnonzero(missing.to_numpy(zero_copy_only=False))
+    rows = np.flatnonzero(_is_missing(labels).to_numpy(zero_copy_only=False))
     if len(rows):
         raise ValueError(
             f"Row {rows[0]} ({raw.ids[int(rows[0])].as_py()!r}) of {raw.where!r} has no label, and so have {len(rows)} "
             "rows in all. Fill them in or drop them."
         )
     return _as_labels(labels, raw)
+
+
+def _is_missing(labels: pa.Array) -> pa.BooleanArray:
+    missing = pc.is_null(labels, nan_is_null=True)
+    if pa.types.is_string(labels.type) or pa.types.is_large_string(labels.type):
+        missing = pc.or_(missing, pc.equal(pc.utf8_trim_whitespace(pc.fill_null(labels, "")), ""))
+    return missing
 
 
 def _as_labels(labels: pa.Array, raw: RawSplit) -> pa.Array:

@@ -129,15 +129,15 @@ class ResumableLoader(DataLoader):
 @contextmanager
 def _draws_seeded_by(*numbers: int) -> Iterator[None]:
     in_worker = get_worker_info() is not None
-    states = None if in_worker else (random.getstate(), np.random.get_state(), torch.get_rng_state())  # noqa: NPY002
+    states = None if in_worker else (random.getstate(), np.random.get_state(), torch.get_rng_state())
     seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
+    np.random.seed(seed)
     torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:
         if states is not None:
             random.setstate(states[0])
-            np.random.set_state(states[1])  # noqa: NPY002
+            np.random.set_state(states[1])
             torch.set_rng_state(states[2])

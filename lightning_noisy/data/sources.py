@@ -124,8 +124,8 @@ def _class_folders(root: Path, folder: Path, argument: str) -> RawSplit:
     class_folders = _visible_folders(folder)
     if not class_folders:
         raise ValueError(
-            f"Expected argument `{argument}` to hold a folder for each class with images inside, but {str(folder)!r} has "
-            "no folders. A list of files belongs into a manifest (.csv, .tsv, .parquet, .jsonl)."
+            f"Expected argument `{argument}` to hold a folder for each class with images inside, but {str(folder)!r} "
+            "has no folders. A list of files belongs into a manifest (.csv, .tsv, .parquet, .jsonl)."
         )
     paths: list[str] = []
     labels: list[str] = []
@@ -175,8 +175,8 @@ def _idx(root: Path, argument: str) -> dict[str, RawSplit]:
         if images is None or labels is None:
             if split == "train":
                 raise ValueError(
-                    f"Expected argument `{argument}` to name a folder with MNIST-style files 'train-images-idx3-ubyte' and "
-                    f"'train-labels-idx1-ubyte' (or .gz), but {str(root)!r} does not hold both."
+                    f"Expected argument `{argument}` to name a folder with MNIST-style files 'train-images-idx3-ubyte' "
+                    f"and 'train-labels-idx1-ubyte' (or .gz), but {str(root)!r} does not hold both."
                 )
             continue
         pixels, numbers = _read_idx(images), _read_idx(labels)
@@ -200,7 +200,7 @@ def _find_idx(root: Path, name: str) -> Path | None:
 def _read_idx(path: Path) -> np.ndarray:
     """Reads unsigned bytes in the idx format: two zero bytes, the type, the number of dimensions, then each size."""
     try:
-        data = gzip.open(path).read() if path.suffix == ".gz" else path.read_bytes()
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError) as error:
         raise ValueError(f"{str(path)!r} can't be read as an idx file: {error}.") from error
     if len(data) < 4 or data[:3] != b"\x00\x00\x08":

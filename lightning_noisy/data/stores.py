@@ -88,7 +88,7 @@ class DatasetStore:
             data = value
         if data is None and path is None:
             raise ValueError("there is no image in this row")
-        with Image.open(io.BytesIO(data) if data is not None else self.root / path) as image:
+        with Image.open(self.root / str(path) if data is None else io.BytesIO(data)) as image:
             return to_rgb(image)
 
     def path(self, row: int) -> str | None:

@@ -30,15 +30,11 @@ def read_manifest(path: Path, columns: Columns, argument: str) -> dict[str, RawS
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(
-            f"Expected argument `{argument}` to be a manifest that ends in {', '.join(SUFFIXES)}, but got {path.name!r}."
+            f"Expected argument `{argument}` to be a manifest ending in {', '.join(SUFFIXES)}, but got {path.name!r}."
         )
     try:
         if suffix == ".parquet":
-            schema = pyarrow.parquet.read_schema(path)
-            image = _find_column("image_column", columns.image, IMAGE_COLUMNS, schema.names, path.name)
-            if not pa.types.is_string(schema.field(image).type) and not pa.types.is_large_string(
-                schema.field(image).type
-            ):
+            if _holds_images(pyarrow.parquet.read_schema(path), columns, path.name):
                 return _read_dataset(_dataset_from_parquet(path), columns, path.name, path.parent)
             table = pyarrow.parquet.read_table(path)
         elif suffix == ".jsonl":
@@ -91,6 +87,14 @@ def read_hub(name: str, columns: Columns, argument: str) -> dict[str, RawSplit]:
 def is_saved_dataset(folder: Path) -> bool:
     """Whether ``Dataset.save_to_disk`` or ``DatasetDict.save_to_disk`` wrote this folder."""
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+
+
+def _holds_images(schema: pa.Schema, columns: Columns, where: str) -> bool:
+    """Whether the image column of a Parquet file has the images themselves rather than their paths."""
+    kinds = {field.name: field.type for field in schema}
+    structs = [name for name, kind in kinds.items() if pa.types.is_struct(kind)]
+    image = _find_column("image_column", columns.image, [*structs, *IMAGE_COLUMNS], schema.names, where)
+    return not (pa.types.is_string(kinds[image]) or pa.types.is_large_string(kinds[image]))
 
 
 def _dataset_from_parquet(path: Path) -> Any:
@@ -149,10 +153,14 @@ def _by_split(
 
 def _present_columns(columns: Columns, present: Sequence[str]) -> Columns:
     """The columns that are there; the clean labels stand in for the given ones."""
-    here = {name: value if value in present else None for name, value in vars(columns).items() if name != "strict"}
-    here["image"] = columns.image
-    here["label"] = here["label"] or here["clean_label"]
-    return Columns(**here)
+
+    def here(name: str | None) -> str | None:
+        return name if name in present else None
+
+    clean_label = here(columns.clean_label)
+    return Columns(
+        columns.image, here(columns.label) or clean_label, clean_label, here(columns.id), here(columns.split)
+    )
 
 
 def _cut(whole: RawSplit, split_of_row: pa.Array, where: str) -> dict[str, RawSplit]:

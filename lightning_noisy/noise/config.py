@@ -32,7 +32,7 @@ class NoiseConfig:
             :meth:`start_scale`.
         trainable: Whether the noise model is learned. ``False`` keeps it at its start.
         transition_matrix: Where the noise model starts (or stays) instead of a scaled identity: ``(K, K)`` rows that
-            sum to one, ``T[i][j] = P(noisy=j | clean=i)``. Zeros stay zeros: what shall be learned needs a small number.
+            sum to one, ``T[i][j] = P(noisy=j | clean=i)``. Zeros stay zeros: give small numbers to what is learned.
         warmup_epochs: Epochs of plain cross-entropy before the noise layer acts; prevents the loss of a class.
         clean_loss_weight: Share ``β`` of plain cross-entropy kept after the warm-up,
             ``(1 - β) · NLL(noisy) + β · NLL(clean)``; in ``[0, 1]``.

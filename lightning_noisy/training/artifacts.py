@@ -32,13 +32,17 @@ class RunFiles(L.Callback):
         self.directory = directory
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not trainer.is_global_zero or trainer.fast_dev_run or not isinstance(pl_module, NoisyImageClassifier):
+        if (
+            not trainer.is_global_zero
+            or getattr(trainer, "fast_dev_run", False)
+            or not isinstance(pl_module, NoisyImageClassifier)
+        ):
             return
         directory = output_directory(trainer, self.directory)
         directory.mkdir(parents=True, exist_ok=True)
         backbones.save_backbone(pl_module.clean_model(), directory / "clean_model", pl_module.class_names)
         learned, counted = _learned_matrix(pl_module), _counted_matrix(trainer)
-        true_matrix = getattr(trainer.datamodule, "transition_matrix", None)
+        true_matrix = getattr(getattr(trainer, "datamodule", None), "transition_matrix", None)
         if learned is not None:
             write_transition_matrix(directory / "transition_matrix.csv", learned, pl_module.class_names)
         if counted is not None:
@@ -111,7 +115,7 @@ def _learned_matrix(pl_module: NoisyImageClassifier) -> Tensor | None:
     return None if pl_module.noise_layer is None else pl_module.noise_layer.transition_matrix().cpu()
 
 
-def _counted_matrix(trainer: L.Trainer) -> Tensor | None:
+def _counted_matrix(trainer: Any) -> Tensor | None:
     """The last epoch's counts with each row divided by its sum; an empty row becomes an even one."""
     guard = next((callback for callback in trainer.callbacks if isinstance(callback, ClassCollapseGuard)), None)
     if guard is None or guard.label_counts is None:

@@ -1,8 +1,8 @@
 """An image classifier that trains through a noise layer and is used without it."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, cast
 
 import lightning.pytorch as L
 import torch
@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_noisy import backbones
@@ -59,8 +61,8 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
         backbone_kwargs: dict[str, Any] | None = None,
         trainable_blocks: int | None = None,
         layer_decay: float | None = None,
-        optimizer: Callable[..., Optimizer] | dict[str, Any] = torch.optim.AdamW,
-        lr_scheduler: Callable[[Optimizer], Any] | dict[str, Any] | Literal["cosine"] | None = "cosine",
+        optimizer: Callable[[Iterable], Optimizer] | dict[str, Any] = torch.optim.AdamW,
+        lr_scheduler: Callable[[Optimizer], LRScheduler] | dict[str, Any] | Literal["cosine"] | None = "cosine",
         lr_scheduler_interval: Literal["step", "epoch"] = "epoch",
         lr_warmup_steps: int = 0,
         mixup: float = 0.0,
@@ -76,6 +78,7 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
                 "Expected argument `backbone` to be given, but got None. A checkpoint of one's own module is loaded by "
                 "`load_from_checkpoint(path, backbone=module)`."
             )
+        noise = None if noise is None else resolve_noise_config(noise, num_classes)
         self.num_classes = num_classes
         self.class_names = list(class_names) if class_names else [str(label) for label in range(num_classes)]
         self.backbone = backbones.build_backbone(
@@ -87,12 +90,12 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
             backbone_kwargs=backbone_kwargs,
         )
         set_trainable_blocks(self.backbone, trainable_blocks)
-        self.attach_noise_layer(None if noise is None else resolve_noise_config(noise, num_classes))
+        self.attach_noise_layer(noise)
         self.layer_decay = layer_decay
         self.optimizer_factory = optimisation.resolve_callable("optimizer", optimizer)
         self.lr_scheduler_factory = (
             lr_scheduler
-            if lr_scheduler in (None, "cosine")
+            if lr_scheduler is None or isinstance(lr_scheduler, str)
             else optimisation.resolve_callable("lr_scheduler", lr_scheduler)
         )
         self.mix = LabelMixing(num_classes, mixup, cutmix, label_smoothing)
@@ -217,7 +220,7 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
         for kind, values in labels.items():
             if values is None:
                 continue
-            metric = self.accuracies[f"{split}_{kind}"]
+            metric = cast(Metric, self.accuracies[f"{split}_{kind}"])
             metric.update(clean_logits, values)
             self.log(
                 f"{split}/accuracy_{kind}",
@@ -236,7 +239,7 @@ def _num_classes(num_classes: int | None, class_names: Sequence[str] | None) -> 
         raise ValueError(f"Expected argument `num_classes` to be an integer of at least 2, but got {num_classes!r}.")
     if class_names and len(class_names) != num_classes:
         raise ValueError(
-            f"Expected argument `class_names` to have a name for each of the {num_classes} classes, but got {len(class_names)}."
+            f"Expected argument `class_names` to have {num_classes} names, one for a class, but got {len(class_names)}."
         )
     return num_classes
 

@@ -61,7 +61,7 @@ class NoiseLayerNotice(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         noise_layer = getattr(pl_module, "noise_layer", None)
-        if noise_layer is None or trainer.fast_dev_run:
+        if noise_layer is None or getattr(trainer, "fast_dev_run", False):
             return
         self._notice_weight_decay(trainer, noise_layer)
         steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
@@ -80,7 +80,7 @@ class NoiseLayerNotice(L.Callback):
                 if group.get("weight_decay", 0.0) > 0 and parameters & set(group["params"]):
                     rank_zero_warn(
                         f"The noise layer has a weight decay of {group['weight_decay']}, which pulls it towards expecting "
-                        "nothing but noise. Give the optimizer `self.parameter_groups(lr=...)` instead of "
+                        "noise alone. Give the optimizer `self.parameter_groups(lr=...)` instead of "
                         "`self.parameters()`."
                     )
 
@@ -103,10 +103,10 @@ class ClassCollapseGuard(L.Callback):
         """Of the last epoch, all ranks: (K, K) counts ``[predicted class, noisy label]``."""
         self._epochs_lost: dict[int, int] = {}
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         pl_module._label_counts = None
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         counts = pl_module.pop_label_counts()
         if counts is None:
             return
@@ -132,7 +132,7 @@ class ClassCollapseGuard(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._epochs_lost = dict(state_dict["epochs_lost"])
 
-    def _warn_of_lost_classes(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def _warn_of_lost_classes(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._epochs_lost = {label: self._epochs_lost.get(label, 0) + 1 for label in self.lost_classes()}
         is_last = trainer.max_epochs is not None and trainer.current_epoch + 1 == trainer.max_epochs
         due = [

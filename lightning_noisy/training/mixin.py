@@ -16,7 +16,10 @@ from lightning_noisy.training.guards import ClassCollapseGuard, NoiseLayerNotice
 CHECK_EVERY = 50
 """On an accelerator the values of logits and labels are looked at once in so many steps: each look waits for it."""
 
-_Base = L.LightningModule if TYPE_CHECKING else object
+if TYPE_CHECKING:
+    _Base = L.LightningModule
+else:
+    _Base = object
 
 
 class NoisyLabelMixin(_Base):
@@ -126,7 +129,7 @@ class NoisyLabelMixin(_Base):
         """What training on noisy labels needs; one that the Trainer was given itself is left as it is."""
         inherited = super().configure_callbacks()
         callbacks = [*inherited] if isinstance(inherited, Iterable) else [inherited]
-        given = {type(callback) for callback in self.trainer.callbacks}
+        given = {type(callback) for callback in getattr(self.trainer, "callbacks", [])}
         ours = (TrainMode, ReproducibleSteps, NoiseLayerNotice, ClassCollapseGuard)
         return [*callbacks, *(callback() for callback in ours if callback not in given)]
 

@@ -15,10 +15,13 @@ QUIET = {
 }
 
 
+DEFAULT = NoiseConfig(3, warmup_epochs=1)
+
+
 class OwnModule(NoisyLabelMixin, L.LightningModule):
     """What the README tells a user to write."""
 
-    def __init__(self, noise=NoiseConfig(3, warmup_epochs=1)):
+    def __init__(self, noise=DEFAULT):
         super().__init__()
         self.model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
         self.attach_noise_layer(noise)

@@ -1,4 +1,5 @@
 import functools
+import itertools
 
 import pytest
 import torch
@@ -62,7 +63,7 @@ def test_the_learning_rate_rises_before_it_falls():
         optimizer.step()
         scheduler.step()
     assert seen[:5] == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1])
-    assert all(later < earlier for earlier, later in zip(seen[4:], seen[5:], strict=False))
+    assert all(later < earlier for earlier, later in itertools.pairwise(seen[4:]))
 
 
 def test_one_cycle_keeps_the_ratio_of_the_groups():

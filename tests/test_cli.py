@@ -1,0 +1,166 @@
+import csv
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import yaml
+
+from lightning_noisy import NoisyImageClassifier
+from lightning_noisy.cli import console_script, main, one_sentence
+
+TINY = [
+    "--model.backbone=timm:test_vit",
+    "--model.pretrained=false",
+    "--model.image_size=32",
+    "--model.backbone_kwargs={patch_size: 8}",
+    "--model.noise.warmup_epochs=1",
+    "--data.batch_size=16",
+    "--data.num_workers=0",
+    "--trainer.max_epochs=2",
+    "--trainer.accelerator=cpu",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+]
+
+
+def logger(directory: Path) -> list[str]:
+    return [
+        "--trainer.logger=CSVLogger",
+        f"--trainer.logger.save_dir={directory}",
+        "--trainer.logger.name=",
+        "--trainer.logger.version=",
+        f"--trainer.default_root_dir={directory}",
+    ]
+
+
+def test_fit_leaves_a_clean_model_a_checkpoint_the_noise_and_its_picture(photos, tmp_path, capsys):
+    run = tmp_path / "run"
+    main(["fit", f"--data.source={photos}", *TINY, *logger(run)])
+    for name in ("config.yaml", "metrics.csv", "transition_matrix.csv", "transition_matrix.png", "label_counts.csv"):
+        assert (run / name).stat().st_size > 0, name
+
+    checkpoint = next((run / "checkpoints").glob("*.ckpt"))
+    module = NoisyImageClassifier.load_from_checkpoint(checkpoint, weights_only=True)
+    clean = timm.create_model(f"local-dir:{run / 'clean_model'}", pretrained=True).eval()
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(clean(images), module.clean_model()(images))
+    assert clean.pretrained_cfg["label_names"] == module.class_names == ["ant", "bee", "cat"]
+    with open(run / "transition_matrix.csv", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert rows[0][1:] == ["ant", "bee", "cat"]
+    learned = torch.tensor([[float(value) for value in row[1:]] for row in rows[1:]])
+    assert torch.allclose(learned, module.noise_layer.transition_matrix(), atol=1e-6)
+
+    metrics, config = (run / "metrics.csv").read_text(), (run / "config.yaml").read_text()
+    options = ["--config", str(run / "config.yaml"), "--ckpt_path", str(checkpoint)]
+    main(["validate", *options])
+    assert "val/accuracy_noisy" in capsys.readouterr().out
+    main(["test", *options, f"--data.test_source={photos}"])
+    assert "test/accuracy_noisy" in capsys.readouterr().out
+    main(["predict", *options])
+    with open(run / "predictions.csv", encoding="utf-8") as file:
+        predictions = list(csv.DictReader(file))
+    assert {row["id"] for row in predictions} <= {
+        f"{name}/{i:02}.png" for name in module.class_names for i in range(12)
+    }
+    assert len(predictions) == 33
+    assert all(row["id"].startswith(row["given_label"]) and row["predicted_label"] in rows[0] for row in predictions)
+    assert (run / "metrics.csv").read_text() == metrics, "a test must not delete what the fit has logged"
+    assert (run / "config.yaml").read_text() == config
+
+
+def test_plain_cross_entropy_is_one_option(tmp_path):
+    cli = main(["fit", "--data.source=digits", *TINY[:4], *TINY[5:], "--model.noise=null", *logger(tmp_path / "run")])
+    assert cli.model.noise_layer is None
+    assert not (tmp_path / "run" / "transition_matrix.csv").exists()
+    assert (tmp_path / "run" / "transition_matrix.png").is_file()
+
+
+def test_print_config_is_a_config_that_can_be_read_back(tmp_path, capsys):
+    options = ["--data.source=digits", "--data.noise=pair:0.2", *TINY]
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--model=NoisyImageClassifier", "--data=NoisyImageDataModule", *options, "--print_config"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    config = yaml.safe_load(text)
+    assert config["model"]["init_args"]["noise"]["warmup_epochs"] == 1
+    (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(tmp_path / "config.yaml"), "--print_config"])
+    again = yaml.safe_load(capsys.readouterr().out)
+    for shown in (config, again):  # the second time the optimizer's own defaults are written out
+        assert "torch.optim.AdamW" in str(shown["model"]["init_args"].pop("optimizer"))
+    assert again == config
+
+
+def test_optimizer_and_scheduler_come_from_the_command_line(tmp_path):
+    options = ["--model.optimizer=SGD", "--model.optimizer.lr=0.25", "--model.optimizer.weight_decay=0.125"]
+    schedule = ["--model.lr_scheduler=ExponentialLR", "--model.lr_scheduler.gamma=0.5"]
+    cli = main(["fit", "--data.source=digits", *TINY, *options, *schedule, *logger(tmp_path / "run")])
+    groups = {group["name"]: group for group in cli.trainer.optimizers[0].param_groups}
+    assert isinstance(cli.trainer.optimizers[0], torch.optim.SGD)
+    assert groups["backbone"]["lr"] == pytest.approx(0.25 * 0.5**2)
+    assert groups["noise_layer"]["lr"] == pytest.approx(0.25 * 0.5 * 0.5**2)
+    assert groups["backbone"]["weight_decay"] == 0.125
+    assert groups["noise_layer"]["weight_decay"] == groups["backbone/no_decay"]["weight_decay"] == 0
+    loaded = NoisyImageClassifier.load_from_checkpoint(cli.trainer.checkpoint_callback.best_model_path)
+    assert loaded.optimizer_factory([torch.nn.Parameter(torch.zeros(1))]).defaults["lr"] == 0.25
+
+
+def test_resume_goes_on_from_the_last_checkpoint(tmp_path):
+    keep = ["--trainer.callbacks=ModelCheckpoint", f"--trainer.callbacks.dirpath={tmp_path}"]
+    keep += ["--trainer.callbacks.filename=kept", "--trainer.callbacks.every_n_train_steps=100"]
+    options = ["fit", "--data.source=digits", *TINY, *keep, *logger(tmp_path / "run")]
+    whole = main(options).model.state_dict()
+    resumed = main([*options, f"--ckpt_path={tmp_path / 'kept.ckpt'}"]).model.state_dict()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole if "accuracies" not in name)
+
+
+MISTAKES = {
+    "source": (["--data.source=nowhere"], "`source`.*'nowhere' does not exist"),
+    "backbone": (["--model.backbone=timm:resnet5O"], "`backbone`.*'timm:resnet5O'.*Did you mean 'timm:resnet50'"),
+    "noise": (["--data.noise=unifrom:0.1"], "`noise`.*'unifrom:0.1'.*`uniform`"),
+    "noise key": (["--model.noise.dropuot=0.1"], "`dropuot`.*Did you mean `dropout`"),
+    "noise value": (["--model.noise.dropout=1.5"], r"`dropout`.*\[0,1\).*1.5"),
+    "choice": (["--data.on_broken=skp"], "on_broken.*skp"),
+    "option": (["--data.batch_sise=3"], "batch_sise"),
+    "blocks": (["--model.trainable_blocks=99"], r"`trainable_blocks`.*0\.\.6.*99"),
+    "no test images": (["--data.source=PHOTOS"], "no test split.*`test_source`"),
+    "classes": (["--data.class_names=[ant, bee]", "--data.source=PHOTOS"], "'cat'.*`class_names`"),
+}
+
+
+@pytest.mark.parametrize("mistake", list(MISTAKES))
+def test_a_mistake_ends_in_one_sentence(mistake, photos, tmp_path, monkeypatch, capsys):
+    options, message = MISTAKES[mistake]
+    options = [option.replace("PHOTOS", str(photos)) for option in options]
+    subcommand = "test" if mistake == "no test images" else "fit"
+    arguments = [subcommand, "--data.source=digits", *TINY, *logger(tmp_path / "run"), *options]
+    monkeypatch.setattr(sys, "argv", ["lightning-noisy", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        console_script()
+    said = ended.value.code if isinstance(ended.value.code, str) else capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("lightning-noisy: error: ")
+    assert "\n" not in said.strip()
+    assert re.search(message, said), said
+
+
+def test_one_sentence_finds_the_reason_in_a_list_of_types():
+    message = (
+        "Does not validate against any of the Union subtypes\nErrors:\n  - Does not validate against any of the Union "
+        "subtypes\n    Errors:\n      - Expected argument `dropout` to be small.\n      - Expected a <class 'dict'>\n"
+        "Given value: x"
+    )
+    assert one_sentence(message) == "Expected argument `dropout` to be small."
+    assert one_sentence("Just\n  this.") == "Just this."
+
+
+def test_the_console_script_is_installed():
+    script = Path(sys.executable).with_name("lightning-noisy")
+    shown = subprocess.run([script, "--help"], capture_output=True, text=True, check=True)
+    for subcommand in ("fit", "validate", "test", "predict"):
+        assert subcommand in shown.stdout

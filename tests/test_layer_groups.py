@@ -1,0 +1,102 @@
+import pytest
+import timm
+import torch
+from timm.optim import param_groups_layer_decay
+from torch import nn
+
+from lightning_noisy import backbones
+from lightning_noisy.layer_groups import frozen_modules, layer_depths, parameter_groups, set_trainable_blocks
+
+from .test_backbones import TRANSFORMERS, saved
+
+
+def own_module():
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU()),
+        nn.Flatten(),
+        nn.Linear(4, 3),
+    )
+
+
+def trained(model):
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_resnet", "test_efficientnet", "test_convnext"])
+def test_layer_decay_is_timms_own_multiplied_into_the_learning_rate(name):
+    model = timm.create_model(name, num_classes=3)
+    exempt = model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()
+    expected = {}
+    for group in param_groups_layer_decay(model, weight_decay=0.2, no_weight_decay_list=exempt, layer_decay=0.5):
+        for parameter in group["params"]:
+            expected[parameter] = (0.1 * group["lr_scale"], group["weight_decay"])
+    groups = parameter_groups(model, lr=0.1, weight_decay=0.2, layer_decay=0.5)
+    found = {parameter: (group["lr"], group["weight_decay"]) for group in groups for parameter in group["params"]}
+    assert found.keys() == expected.keys()
+    assert all(found[parameter] == pytest.approx(expected[parameter]) for parameter in expected)
+    assert len({group["name"] for group in groups}) == len(groups)
+
+
+@pytest.mark.parametrize("kind", list(TRANSFORMERS))
+def test_the_layers_of_a_transformers_model_are_in_order(kind, tmp_path):
+    model = backbones.build_backbone(saved(kind, tmp_path), 3)
+    depths = layer_depths(model)
+    top = max(depths.values())
+    assert set(depths) == {name for name, _ in model.named_parameters()}
+    assert sorted(set(depths.values())) == list(range(top + 1))
+    assert {name for name, depth in depths.items() if depth == top} == {n for n in depths if n.startswith("classifier")}
+    assert all("embed" in name for name, depth in depths.items() if depth == 0 and "layernorm" not in name)
+    assert top >= 3
+
+
+def test_a_linear_probe_trains_the_head_alone():
+    for model, head in (
+        (timm.create_model("test_vit", num_classes=3), {"head.weight", "head.bias"}),
+        (timm.create_model("test_resnet", num_classes=3), {"fc.weight", "fc.bias"}),
+        (own_module(), {"4.weight", "4.bias"}),
+    ):
+        set_trainable_blocks(model, 0)
+        assert trained(model) == head
+
+
+def test_the_last_blocks_train_with_what_lies_above_them():
+    model = timm.create_model("test_vit", num_classes=3)
+    set_trainable_blocks(model, 2)
+    parts = {name.split(".")[1] if name.startswith("blocks") else name.split(".")[0] for name in trained(model)}
+    assert parts == {"4", "5", "norm", "fc_norm", "head"} & parts | {"4", "5", "head"}
+    assert not any(name.startswith(("blocks.3", "patch_embed", "pos_embed")) for name in trained(model))
+    everything = timm.create_model("test_vit", num_classes=3)
+    set_trainable_blocks(everything, None)
+    assert trained(everything) == {name for name, _ in everything.named_parameters()}
+
+
+@pytest.mark.parametrize("blocks", [-1, 7])
+def test_more_blocks_than_there_are_is_a_mistake(blocks):
+    with pytest.raises(ValueError, match=rf"`trainable_blocks`.*0\.\.6.*got {blocks}"):
+        set_trainable_blocks(timm.create_model("test_vit"), blocks)
+
+
+def test_frozen_modules_own_no_trained_parameter():
+    model = own_module()
+    set_trainable_blocks(model, 0)
+    assert frozen_modules(model) == [model[0], model[1], model[2]]
+    set_trainable_blocks(model, None)
+    for parameter in model.parameters():
+        parameter.requires_grad = True
+    assert frozen_modules(model) == []
+
+
+def test_without_layer_decay_there_are_two_groups():
+    groups = parameter_groups(own_module(), lr=0.1, weight_decay=0.2)
+    assert {group["name"]: group["weight_decay"] for group in groups} == {"backbone": 0.2, "backbone/no_decay": 0.0}
+    sizes = {group["name"]: len(group["params"]) for group in groups}
+    assert sizes == {"backbone": 3, "backbone/no_decay": 5}
+    torch.optim.AdamW(groups)
+
+
+def test_frozen_parameters_are_in_no_group():
+    model = own_module()
+    set_trainable_blocks(model, 0)
+    assert sum(len(group["params"]) for group in parameter_groups(model, 0.1, 0.2, layer_decay=0.5)) == 2
