@@ -200,7 +200,8 @@ def _build_from_spec(spec: Mapping[str, Any]) -> nn.Module:
         setattr(model, _PROCESSOR, spec.get("processor"))
     else:
         raise ValueError(
-            f"Expected argument `backbone` to be a dict that `backbone_spec` returned, but got {dict(spec)!r}."
+            "Expected argument `backbone` to be a dict that `backbone_spec` returned, whose `library` is 'timm' or "
+            f"'transformers', but got {dict(spec)!r}."
         )
     setattr(model, _DATA_CONFIG, spec.get("data_config"))
     return model
@@ -233,9 +234,10 @@ def _set_labels(model: Any, num_classes: int, class_names: Sequence[str] | None)
         setattr(model.config, key, value)
 
 
-def _label_maps(num_classes: int, class_names: Sequence[str] | None) -> dict[str, dict]:
+def _label_maps(num_classes: int, class_names: Sequence[str] | None) -> dict[str, Any]:
     names = list(class_names or map(str, range(num_classes)))
-    return {"id2label": dict(enumerate(names)), "label2id": {name: label for label, name in enumerate(names)}}
+    label2id = {name: label for label, name in enumerate(names)}
+    return {"id2label": dict(enumerate(names)), "label2id": label2id, "num_labels": num_classes}
 
 
 def _read_processor(name: str) -> dict[str, Any] | None:
@@ -380,10 +382,11 @@ def _loading(backbone: str, pretrained: bool) -> Iterator[None]:
     except TypeError as error:
         raise ValueError(f"Argument `backbone_kwargs` does not fit {backbone!r}: {error}.") from error
     except Exception as error:  # the network, the Hub and files raise many kinds
-        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        cause = " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(". ")
         remedy = "Check the name and the connection, or give a local folder"
         remedy += ", or set `pretrained` to false to start from random weights." if pretrained else "."
-        raise ValueError(f"The backbone {backbone!r} can't be loaded: {lines[0].rstrip('.')}. {remedy}") from error
+        raise ValueError(f"The backbone {backbone!r} can't be loaded: {cause}. {remedy}") from error
 
 
 @contextmanager

@@ -2,11 +2,15 @@ import copy
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
 import transformers
+from PIL import Image
+from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModelForImageClassification
 
@@ -123,7 +127,30 @@ def test_the_image_processor_of_a_model_sets_the_data_config_and_is_saved(tmp_pa
     assert config["std"] == (0.4, 0.5, 0.6)
     assert config["interpolation"] == "bicubic"
     backbones.save_backbone(model, tmp_path / "clean")
-    assert transformers.AutoImageProcessor.from_pretrained(tmp_path / "clean").image_mean == [0.1, 0.2, 0.3]
+    assert list(transformers.AutoImageProcessor.from_pretrained(tmp_path / "clean").image_mean) == [0.1, 0.2, 0.3]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"size": {"height": 48, "width": 48}, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]},
+        {"size": {"shortest_edge": 60}, "do_center_crop": True, "crop_size": {"height": 48, "width": 48}},
+        {"size": {"height": 48, "width": 48}, "do_normalize": False},
+    ],
+    ids=["squashed", "cropped", "unnormalised"],
+)
+def test_timms_transform_prepares_an_image_as_the_processor_does(options, tmp_path):
+    source = saved("resnet", tmp_path)
+    processor_class = transformers.CLIPImageProcessor if "crop_size" in options else transformers.ViTImageProcessor
+    processor = processor_class(**options)
+    processor.save_pretrained(tmp_path)
+    model = backbones.build_backbone(source, 3)
+    ramp = np.tile(np.linspace(0, 255, 90)[:, None], (70, 1, 3)).astype(np.uint8)  # left to right, (70, 90, 3)
+    expected = processor(Image.fromarray(ramp), return_tensors="pt")["pixel_values"][0]
+    config = backbones.resolve_data_config(model)
+    found = timm.data.create_transform(**config, is_training=False)(Image.fromarray(ramp))
+    assert found.shape == expected.shape
+    assert (found - expected).abs().mean() < 0.03
 
 
 def test_a_clean_model_loads_where_this_package_does_not_exist(tmp_path):
@@ -156,8 +183,6 @@ def test_a_local_weights_file_without_a_head(shared_data):
     }
     model = backbones.build_backbone("timm:mobilenetv2_035", 10, backbone_kwargs=options).eval()
     reference = timm.create_model("mobilenetv2_035", num_classes=0, pad_type="same", bn_eps=1e-3).eval()
-    from safetensors.torch import load_file
-
     reference.load_state_dict(load_file(file))
     images = torch.randn(2, 3, 96, 96)
     with torch.no_grad():
@@ -204,6 +229,126 @@ def test_an_unknown_backbone_is_named_with_near_ones(backbone, message):
     assert "\n" not in str(caught.value)
 
 
-def test_wrong_options_of_the_backbone_are_named():
+def test_a_missing_download_tells_what_and_the_remedy_and_its_cause():
+    for backbone in ("timm:resnet18.a1_in1k", "timm:hf-hub:nobody/nothing"):
+        with pytest.raises(ValueError, match=f"'{backbone}' can't be loaded.*connection.*local folder") as caught:
+            backbones.build_backbone(backbone, 3)
+        assert caught.value.__cause__ is not None
+
+
+def test_wrong_options_of_the_backbone_are_named(tmp_path):
     with pytest.raises(ValueError, match="`backbone_kwargs` does not fit 'timm:test_resnet'"):
         backbones.build_backbone("timm:test_resnet", 3, pretrained=False, backbone_kwargs={"wings": 2})
+    with pytest.raises(ValueError, match=r"`backbone_kwargs` does not fit 'hf:.*has no .*'wings'"):
+        backbones.build_backbone(saved("vit", tmp_path), 3, backbone_kwargs={"wings": 2})
+
+
+def test_a_model_without_a_classification_head_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="'timm:test_resnet' has no head"):
+        backbones.build_backbone("timm:test_resnet", 3, pretrained=False, backbone_kwargs={"features_only": True})
+    transformers.BertConfig().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="'bert' model, for which transformers has no image classification head"):
+        backbones.build_backbone(f"hf:{tmp_path}", 3)
+
+
+def test_a_head_of_several_layers_is_a_head():
+    model = backbones.build_backbone("timm:levit_128s", 3, pretrained=False)
+    assert isinstance(model.get_classifier(), tuple)
+
+
+def test_the_number_of_class_names_must_fit():
+    with pytest.raises(ValueError, match="`class_names` to have 4 names, one a class, but got 3"):
+        backbones.build_backbone("timm:test_resnet", 4, class_names=NAMES, pretrained=False)
+
+
+def test_a_foreign_head_that_cant_be_replaced_is_named():
+    model = AutoModelForImageClassification.from_config(TRANSFORMERS["vit"]())
+    model.classifier = nn.Conv1d(16, 2, 1)
+    with pytest.raises(ValueError, match="3 classes, but it has 2 and no linear `classifier`"):
+        backbones.build_backbone(model, 3)
+
+
+def test_a_handed_over_model_keeps_its_class_names():
+    config = TRANSFORMERS["vit"]()
+    config.id2label = dict(enumerate(NAMES))
+    model = backbones.build_backbone(AutoModelForImageClassification.from_config(config), 3)
+    assert model.config.id2label == dict(enumerate(NAMES))
+
+
+def test_dropout_of_a_loaded_transformers_model_fires_in_train_mode_only(tmp_path):
+    model = backbones.build_backbone(saved("vit", tmp_path), 3, backbone_kwargs={"hidden_dropout_prob": 0.5})
+    assert not model.training
+    images = images_for(model)
+    assert torch.equal(backbones.clean_logits(model, images), backbones.clean_logits(model, images))
+    model.train()
+    assert not torch.equal(backbones.clean_logits(model, images), backbones.clean_logits(model, images))
+
+
+def test_dropout_and_other_options_of_a_timm_model_are_in_its_spec():
+    options = {"drop_rate": 0.3, "drop_path_rate": 0.2, "bn_eps": 0.5}
+    model = backbones.build_backbone("timm:test_efficientnet", 3, pretrained=False, backbone_kwargs=options)
+    rebuilt = backbones.build_backbone(backbones.backbone_spec(copy.deepcopy(model)), 3)
+    assert rebuilt.drop_rate == 0.3
+    assert rebuilt.bn1.eps == 0.5
+    assert repr(rebuilt) == repr(model), "drop path included"
+
+
+def test_a_spec_is_json_and_takes_another_class_count():
+    model = backbones.build_backbone("timm:test_vit", 3, pretrained=False, image_size=96)
+    spec = json.loads(json.dumps(backbones.backbone_spec(model)))
+    rebuilt = backbones.build_backbone(spec, 5)
+    assert backbones.clean_logits(rebuilt, images_for(rebuilt)).shape == (2, 5)
+    assert backbones.resolve_data_config(rebuilt) == backbones.resolve_data_config(model)
+
+
+def test_a_model_with_arguments_that_are_no_primitives_has_no_spec():
+    model = timm.create_model("test_vit", num_classes=3, norm_layer=nn.LayerNorm)
+    assert backbones.backbone_spec(model) is None
+
+
+def test_a_fixed_size_timm_model_takes_another_image_size(tmp_path):
+    model = backbones.build_backbone("timm:vit_tiny_patch16_224", 3, pretrained=False, image_size=32)
+    assert model.pos_embed.shape[1] == 2 * 2 + 1
+    backbones.save_backbone(model, tmp_path, NAMES)
+    again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
+    assert_same(model, again)
+    assert backbones.resolve_data_config(again) == backbones.resolve_data_config(model)
+    assert timm.data.resolve_model_data_config(again)["input_size"] == (3, 32, 32)
+
+
+def test_a_saved_timm_model_loads_in_transformers_and_comes_from_there(tmp_path):
+    model = backbones.build_backbone("timm:test_resnet", 3, pretrained=False)
+    backbones.save_backbone(model, tmp_path / "timm", NAMES)
+    loaded = AutoModelForImageClassification.from_pretrained(tmp_path / "timm")
+    assert loaded.config.id2label == dict(enumerate(NAMES))
+    assert_same(model, loaded)
+    wrapped = backbones.build_backbone(f"hf:{tmp_path / 'timm'}", 5)
+    assert backbones.resolve_data_config(wrapped) == backbones.resolve_data_config(model)
+    rebuilt = backbones.build_backbone(backbones.backbone_spec(wrapped), 5)
+    rebuilt.load_state_dict(wrapped.state_dict())
+    assert_same(wrapped, rebuilt)
+    backbones.save_backbone(wrapped, tmp_path / "again")
+    assert_same(wrapped, AutoModelForImageClassification.from_pretrained(tmp_path / "again"))
+    assert type(transformers.AutoImageProcessor.from_pretrained(tmp_path / "again")).__name__.startswith("TimmWrapper")
+
+
+def test_an_own_module_is_saved_as_safetensors_alone(tmp_path):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    backbones.save_backbone(module, tmp_path, NAMES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["class_names.json", "model.safetensors"]
+    assert json.loads((tmp_path / "class_names.json").read_text(encoding="utf-8")) == NAMES
+    assert torch.equal(load_file(tmp_path / "model.safetensors")["1.weight"], module[1].weight)
+
+
+def test_the_attributes_a_model_carries_survive_a_copy_and_are_not_in_its_state(tmp_path):
+    model = backbones.build_backbone(saved("resnet", tmp_path), 3, image_size=64)
+    copied = copy.deepcopy(model)
+    assert backbones.resolve_data_config(copied)["input_size"] == (3, 64, 64)
+    assert backbones.backbone_spec(copied) == backbones.backbone_spec(model)
+    assert not any("noisy" in name for name in model.state_dict())
+
+
+def test_importing_backbones_does_not_import_transformers():
+    script = "import sys, lightning_noisy.backbones; assert 'transformers' not in sys.modules"
+    root = Path(backbones.__file__).parents[1]
+    subprocess.run([sys.executable, "-c", script], cwd=root, check=True, timeout=120)

@@ -47,12 +47,13 @@ def test_the_layers_of_a_transformers_model_are_in_order(kind, tmp_path):
     assert set(depths) == {name for name, _ in model.named_parameters()}
     assert sorted(set(depths.values())) == list(range(top + 1))
     assert {name for name, depth in depths.items() if depth == top} == {n for n in depths if n.startswith("classifier")}
-    assert all("embed" in name for name, depth in depths.items() if depth == 0 and "layernorm" not in name)
+    assert all("embed" in name for name, depth in depths.items() if depth == 0 and "rnorm" not in name)
     assert top >= 3
 
 
 def test_a_linear_probe_trains_the_head_alone():
     for model, head in (
+        (timm.create_model("test_convnext", num_classes=3), {"head.fc.weight", "head.fc.bias"}),  # not its norm
         (timm.create_model("test_vit", num_classes=3), {"head.weight", "head.bias"}),
         (timm.create_model("test_resnet", num_classes=3), {"fc.weight", "fc.bias"}),
         (own_module(), {"4.weight", "4.bias"}),
@@ -100,3 +101,58 @@ def test_frozen_parameters_are_in_no_group():
     model = own_module()
     set_trainable_blocks(model, 0)
     assert sum(len(group["params"]) for group in parameter_groups(model, 0.1, 0.2, layer_decay=0.5)) == 2
+
+
+def test_a_linear_probe_of_a_head_of_several_layers_trains_them_all():
+    model = timm.create_model("levit_128s", num_classes=3)
+    set_trainable_blocks(model, 0)
+    assert {name.partition(".")[0] for name in trained(model)} == {"head", "head_dist"}
+
+
+@pytest.mark.parametrize(("kind", "blocks"), [("vit", 2), ("swin", 3), ("convnext", 3), ("resnet", 2), ("dinov2", 2)])
+def test_the_number_of_blocks_of_a_transformers_model(kind, blocks, tmp_path):
+    model = backbones.build_backbone(saved(kind, tmp_path), 3)
+    set_trainable_blocks(model, blocks)
+    assert not all(parameter.requires_grad for parameter in model.parameters()), "the embeddings stay frozen"
+    with pytest.raises(ValueError, match=rf"0\.\.{blocks}"):
+        set_trainable_blocks(model, blocks + 1)
+
+
+def test_a_timm_model_in_transformers_clothes_has_timms_layers(tmp_path):
+    model = timm.create_model("test_vit", num_classes=3)
+    backbones.save_backbone(model, tmp_path, ["ant", "bee", "cat"])
+    wrapped = backbones.build_backbone(f"hf:{tmp_path}", 3)
+    assert layer_depths(wrapped) == {f"timm_model.{name}": depth for name, depth in layer_depths(model).items()}
+    decayed = next(group for group in parameter_groups(wrapped, 0.1, 0.2) if group["weight_decay"])["params"]
+    assert not any(parameter is wrapped.timm_model.pos_embed for parameter in decayed)
+    set_trainable_blocks(wrapped, 0)
+    assert trained(wrapped) == {"timm_model.head.weight", "timm_model.head.bias"}
+
+
+def test_a_frozen_batch_norm_in_eval_mode_keeps_its_statistics():
+    model = timm.create_model("test_resnet", num_classes=3)
+    set_trainable_blocks(model, 1)
+    model.train()
+    for module in frozen_modules(model):
+        module.eval()
+    before = {name: value.clone() for name, value in model.state_dict().items() if "running_mean" in name}
+    model(torch.randn(4, 3, 64, 64))
+    changed = {name for name, value in before.items() if not torch.equal(value, model.state_dict()[name])}
+    assert changed
+    assert all(name.startswith("layer4") for name in changed)
+
+
+def test_each_trained_parameter_is_in_one_group():
+    model = own_module()
+    groups = parameter_groups(model, lr=0.1, weight_decay=0.2, layer_decay=0.5)
+    grouped = [id(parameter) for group in groups for parameter in group["params"]]
+    assert sorted(grouped) == sorted(id(parameter) for parameter in model.parameters())
+    rates = {group["name"]: group["lr"] for group in groups if group["weight_decay"]}
+    assert rates == {"layer_0": pytest.approx(0.0125), "layer_2": pytest.approx(0.05), "head": 0.1}
+
+
+def test_unlike_layers_between_two_stages_are_part_of_the_next_block(tmp_path):
+    depths = layer_depths(backbones.build_backbone(saved("convnext", tmp_path), 3))
+    downsampling = {depth for name, depth in depths.items() if "stages.1.downsampling_layer" in name}
+    first_block = {depth for name, depth in depths.items() if "stages.1.layers.0" in name}
+    assert downsampling == first_block

@@ -79,8 +79,8 @@ class NoiseLayerNotice(L.Callback):
             for group in optimizer.param_groups:
                 if group.get("weight_decay", 0.0) > 0 and parameters & set(group["params"]):
                     rank_zero_warn(
-                        f"The noise layer has a weight decay of {group['weight_decay']}, which pulls it towards expecting "
-                        "noise alone. Give the optimizer `self.parameter_groups(lr=...)` instead of "
+                        f"The noise layer has a weight decay of {group['weight_decay']}, which pulls it towards "
+                        "expecting noise alone. Give the optimizer `self.parameter_groups(lr=...)` instead of "
                         "`self.parameters()`."
                     )
 

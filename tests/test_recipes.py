@@ -1,0 +1,73 @@
+"""Every recipe runs, on a tiny input."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lightning_noisy.cli import main
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+SMALL = ["--trainer.max_epochs=2", "--trainer.accelerator=cpu", "--model.noise.warmup_epochs=1"]
+
+
+def load_script(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_recipe_says_when_it_is_used_and_stands_in_the_table():
+    table = (RECIPES / "README.md").read_text(encoding="utf-8")
+    for recipe in RECIPES.glob("*.yaml"):
+        header = recipe.read_text(encoding="utf-8").split("\nseed_everything")[0]
+        assert all(f"# {word}:" in header for word in ("When", "Needs", "Change")), recipe.name
+        assert f"({recipe.name})" in table
+        assert isinstance(yaml.safe_load(recipe.read_text(encoding="utf-8"))["seed_everything"], int)
+
+
+def test_the_folder_of_photos(photos, tmp_path):
+    tiny = ["--model.backbone=timm:test_resnet", "--model.pretrained=false", "--data.image_size=32"]
+    cli = main(["fit", "--config", str(RECIPES / "imagefolder.yaml"), f"--data.source={photos}", *tiny, *SMALL])
+    folder = tmp_path / "runs" / "imagefolder"
+    assert list(folder.rglob("clean_model/model.safetensors"))
+    assert list(folder.rglob("checkpoints/last.ckpt"))
+    assert cli.trainer.current_epoch == 2
+
+
+@pytest.mark.slow
+def test_a_pretrained_backbone_on_human_label_noise(shared_data, tmp_path):
+    prepare = load_script(RECIPES.parent / "benchmarks" / "prepare_data.py")
+    (tmp_path / "data").mkdir()
+    for name, file in prepare.FILES.items():
+        dataset = prepare.to_dataset(shared_data / file).select(range(1500 if "train" in name else 200))
+        dataset.to_parquet(tmp_path / "data" / f"{name}.parquet")
+    weights = "mobilenetv2_035.imagenet.features.safetensors"
+    (tmp_path / "data" / weights).symlink_to(shared_data / weights)
+    options = [
+        "--data.max_train_images=1000",
+        "--data.num_workers=0",
+        "--data.batch_size=50",
+        "--model.lr_warmup_steps=5",
+    ]
+    cli = main(["fit", "--config", str(RECIPES / "cifar10n.yaml"), *SMALL, *options, "--trainer.max_epochs=4"])
+    assert cli.datamodule.class_names[:2] == ["airplane", "automobile"]
+    assert cli.datamodule.label_noise_rate == pytest.approx(0.4, abs=0.06)
+    accuracy = cli.trainer.test(cli.model, cli.datamodule, verbose=False)[0]["test/accuracy_clean"]
+    assert accuracy > 0.3, "three times chance after 80 steps: the pretrained weights are in"
+
+
+@pytest.mark.slow
+def test_the_demo_compares_both_losses_and_leaves_its_files(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    load_script(RECIPES / "demo.py").run(["--trainer.max_epochs=2"])
+    shown = capsys.readouterr().out
+    assert "plain cross-entropy" in shown
+    assert "46.2% of the training labels are wrong" in " ".join(shown.split())
+    for name in ("last.ckpt", "metrics.csv", "transition_matrix.png", "transition_matrix.csv", "clean_model"):
+        assert (tmp_path / "runs" / "demo" / name).exists(), name
+    checkpoint = torch.load(tmp_path / "runs" / "demo" / "last.ckpt", weights_only=True)
+    assert "noise_layer.weight" in checkpoint["state_dict"]
