@@ -1,4 +1,4 @@
-"""Fine-tunes recipes/cifar10n.yaml with the noise layer and without, over seeds; one line of JSON for each finished run.
+"""Fine-tunes recipes/cifar10n.yaml with the noise layer and without, over seeds; one line of JSON for each run.
 
     python benchmarks/prepare_data.py --data-dir DIR --output data    # and the weights file into data/, see the recipe
     python benchmarks/cifar10n.py --seeds 3

@@ -3,11 +3,12 @@
     python benchmarks/prepare_data.py --data-dir DIR --output DIR
 
 DIR holds ``cifar10n_train_jpeg.npz`` and ``cifar10_test_jpeg.npz``: ``jpeg`` (uint8, all files end to end), ``offset``
-(n + 1), ``class_names`` and label columns. Written are ``cifar10n_train.parquet`` with the columns ``image``, ``clean``,
+(n + 1), ``class_names`` and label columns. ``cifar10n_train.parquet`` is written with the columns ``image``, ``clean``,
 ``aggre``, ``random1``, ``worse``, and ``cifar10_test.parquet`` with ``image`` and ``clean``.
 """
 
 import argparse
+import itertools
 from pathlib import Path
 
 import datasets
@@ -23,7 +24,7 @@ def to_dataset(path: Path) -> datasets.Dataset:
         data, offset = arrays["jpeg"].tobytes(), arrays["offset"]
         names = [str(name) for name in arrays["class_names"]] if "class_names" in arrays else None
         labels = {name: arrays[name].astype(np.int64) for name in LABELS if name in arrays}
-    images = [{"bytes": data[start:end], "path": None} for start, end in zip(offset, offset[1:], strict=False)]
+    images = [{"bytes": data[start:end], "path": None} for start, end in itertools.pairwise(offset)]
     classes = datasets.ClassLabel(names=names) if names else datasets.ClassLabel(num_classes=10)
     features = datasets.Features({"image": datasets.Image(), **dict.fromkeys(labels, classes)})
     return datasets.Dataset.from_dict({"image": images, **labels}, features=features)

@@ -1,5 +1,7 @@
 """The layer's measured behaviour on real images: handwritten digits, a fully connected network, three seeds."""
 
+import itertools
+
 import lightning.pytorch as L
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ class FullyConnected(NoisyLabelMixin, L.LightningModule):
     def __init__(self, noise):
         super().__init__()
         widths = (64, 256, 256)
-        layers = [layer for a, b in zip(widths, widths[1:], strict=False) for layer in (nn.Linear(a, b), nn.ReLU())]
+        layers = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())]
         self.model = nn.Sequential(*layers, nn.Linear(256, 10))
         self.attach_noise_layer(noise)
 
