@@ -1,0 +1,53 @@
+"""Two processes on a CPU (gloo): the noise layer in DDP, warm-up included."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.slow
+
+SCRIPT = """
+import sys
+import lightning.pytorch as L
+import torch
+from lightning_noisy import NoisyImageClassifier, NoisyImageDataModule
+from lightning_noisy.training.artifacts import RunFiles
+from lightning_noisy.training.guards import ClassCollapseGuard
+
+photos, output = sys.argv[1:]
+L.seed_everything(0)
+data = NoisyImageDataModule(photos, image_size=16, batch_size=6, num_workers=0, val_fraction=0.1)
+model = NoisyImageClassifier(
+    "timm:test_vit", 3, pretrained=False, image_size=16, backbone_kwargs={"patch_size": 4}, noise={"warmup_epochs": 1}
+)
+trainer = L.Trainer(
+    max_epochs=3, accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_progress_bar=False,
+    default_root_dir=output, callbacks=[RunFiles(output)],
+)
+trainer.fit(model, data)
+guard = next(callback for callback in trainer.callbacks if isinstance(callback, ClassCollapseGuard))
+torch.save(
+    {"state": model.state_dict(), "counted": guard.label_counts, "seed": torch.initial_seed()},
+    f"{output}/rank{trainer.global_rank}.pt",
+)
+"""
+
+
+def test_both_processes_end_with_the_same_weights_and_count_all_labels(photos, tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
+    output = tmp_path / "output"
+    output.mkdir()
+    ran = subprocess.run(
+        [sys.executable, "script.py", str(photos), str(output)], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    first, second = (torch.load(output / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    for name, value in first["state"].items():
+        if not name.startswith("accuracies"):
+            assert torch.equal(value, second["state"][name]), name
+    assert not torch.equal(first["state"]["noise_layer.weight"], torch.eye(3))
+    assert first["counted"].sum() == second["counted"].sum() == 34  # 33 training images, one twice to share evenly
+    assert first["seed"] != second["seed"]
+    assert (output / "clean_model" / "model.safetensors").is_file()
