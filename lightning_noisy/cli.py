@@ -9,6 +9,7 @@ import lightning.pytorch as L
 import torch
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+from lightning_noisy import __version__
 from lightning_noisy.training.artifacts import PredictionFile, RunFiles
 
 PROGRAM = "lightning-noisy"
@@ -89,7 +90,7 @@ def main(args: ArgsType = None, run: bool = True) -> NoisyCLI:
         save_config_kwargs={"overwrite": True},
         auto_configure_optimizers=False,
         parser_class=OneSentenceParser,
-        parser_kwargs={"prog": PROGRAM, "description": DESCRIPTION},
+        parser_kwargs={"prog": PROGRAM, "description": DESCRIPTION, "version": __version__},
         args=args,
         run=run,
     )

@@ -34,8 +34,12 @@ def test_the_folder_of_photos(photos, tmp_path):
     cli = main(["fit", "--config", str(RECIPES / "imagefolder.yaml"), f"--data.source={photos}", *tiny, *SMALL])
     folder = tmp_path / "runs" / "imagefolder"
     assert list(folder.rglob("clean_model/model.safetensors"))
-    assert list(folder.rglob("checkpoints/last.ckpt"))
     assert cli.trainer.current_epoch == 2
+    assert (folder / "checkpoints" / "last.ckpt").is_file()
+    longer = [*SMALL, "--trainer.max_epochs=3", "--ckpt_path=last"]
+    resumed = main(["fit", "--config", str(RECIPES / "imagefolder.yaml"), f"--data.source={photos}", *tiny, *longer])
+    assert resumed.trainer.current_epoch == 3
+    assert resumed.trainer.global_step == 3
 
 
 @pytest.mark.slow

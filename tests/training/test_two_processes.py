@@ -40,7 +40,11 @@ def test_both_processes_end_with_the_same_weights_and_count_all_labels(photos, t
     output = tmp_path / "output"
     output.mkdir()
     ran = subprocess.run(
-        [sys.executable, "script.py", str(photos), str(output)], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        [sys.executable, "script.py", str(photos), str(output)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
     first, second = (torch.load(output / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
