@@ -6,7 +6,6 @@ import sys
 from typing import NoReturn
 
 import lightning.pytorch as L
-import torch
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from lightning_noisy import __version__
@@ -79,7 +78,6 @@ def one_sentence(message: str) -> str:
 
 def main(args: ArgsType = None, run: bool = True) -> NoisyCLI:
     """Parses the arguments (``sys.argv`` by default) and runs the subcommand."""
-    torch.set_float32_matmul_precision("high")
     return NoisyCLI(
         L.LightningModule,
         L.LightningDataModule,

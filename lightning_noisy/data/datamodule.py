@@ -229,7 +229,7 @@ class NoisyImageDataModule(L.LightningDataModule):
 
     def _read_other_source(self, split: str, source: str) -> RawSplit:
         found = read_source(source, replace(self.columns, strict=False), self.seed, f"{split}_source")
-        return found.get(split) or found["train"]
+        return found.get(split) or found.get("train") or next(iter(found.values()))
 
     def _without_broken(self, splits: dict[str, LabelledImages]) -> dict[str, LabelledImages]:
         reasons = {split: scan_images(images, f"Looking at the {split} images") for split, images in splits.items()}

@@ -79,7 +79,7 @@ def read_hub(name: str, columns: Columns, argument: str) -> dict[str, RawSplit]:
     for split, dataset in loaded.items():
         if split in SPLIT_NAMES:
             splits[SPLIT_NAMES[split]] = _read_dataset(dataset, columns, f"{name}, {split}", folder)["train"]
-    if "train" not in splits and argument == "source":
+    if not splits or ("train" not in splits and argument == "source"):
         raise ValueError(f"Expected 'hub:{name}' to have a split named 'train', but got {sorted(loaded)}.")
     return splits
 

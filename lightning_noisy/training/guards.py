@@ -110,7 +110,7 @@ class ClassCollapseGuard(L.Callback):
         counts = pl_module.pop_label_counts()
         if counts is None:
             return
-        self.label_counts = counts.cpu()
+        self.label_counts = counts
         pl_module.log("noise/estimated_rate", (1 - counts.trace() / counts.sum()).float(), rank_zero_only=True)
         noise_layer = pl_module.noise_layer
         if noise_layer is None:

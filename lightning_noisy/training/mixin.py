@@ -134,14 +134,14 @@ class NoisyLabelMixin(_Base):
         return [*callbacks, *(callback() for callback in ours if callback not in given)]
 
     def pop_label_counts(self) -> Tensor | None:
-        """(K, K) counts, ``[predicted class, noisy label]``, of all ranks since the last call; then forgets them.
+        """(K, K) counts, ``[predicted class, noisy label]``, of all ranks since the last call; float64, then forgotten.
 
         Every rank must call it.
         """
         counts, self._label_counts = self._label_counts, None
         if counts is None:
             return None
-        return self.trainer.strategy.reduce(counts, reduce_op="sum").double()
+        return self.trainer.strategy.reduce(counts, reduce_op="sum").cpu().double()
 
     def _noise_parameters(self) -> list[nn.Parameter]:
         layer = getattr(self, "noise_layer", None)
