@@ -19,7 +19,9 @@ def check_transition_matrix(matrix: Tensor | Sequence[Sequence[float]], num_clas
     """
     name = "Expected argument `transition_matrix` to"
     try:
-        values = torch.as_tensor(matrix, dtype=torch.float64).detach().cpu()
+        values = torch.as_tensor(
+            matrix, dtype=torch.float64, device="cpu"
+        ).detach()  # also inside `torch.device("meta")`
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} be a square table of numbers, but got {type(matrix).__name__}: {error}.") from error
     if values.ndim != 2 or values.shape[0] != values.shape[1] or values.shape[0] < 2:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
-import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
 
 from lightning_noisy import backbones
+from lightning_noisy.noise.counting import counts_to_shares
 from lightning_noisy.noise.matrix import write_transition_matrix
 from lightning_noisy.pictures import draw_transition_matrices
 from lightning_noisy.training.classifier import NoisyImageClassifier
@@ -116,10 +116,8 @@ def _learned_matrix(pl_module: NoisyImageClassifier) -> Tensor | None:
 
 
 def _counted_matrix(trainer: Any) -> Tensor | None:
-    """The last epoch's counts with each row divided by its sum; an empty row becomes an even one."""
+    """The last epoch's counts with each row divided by its sum."""
     guard = next((callback for callback in trainer.callbacks if isinstance(callback, ClassCollapseGuard)), None)
     if guard is None or guard.label_counts is None:
         return None
-    counts = guard.label_counts
-    sums = counts.sum(dim=1, keepdim=True)
-    return torch.where(sums > 0, counts / sums.clamp_min(1), torch.full_like(counts, 1 / len(counts)))
+    return counts_to_shares(guard.label_counts)

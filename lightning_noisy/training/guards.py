@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_noisy.layer_groups import frozen_modules
+from lightning_noisy.noise.counting import disagreement_rate, lost_classes
 
 
 class TrainMode(L.Callback):
@@ -111,7 +112,7 @@ class ClassCollapseGuard(L.Callback):
         if counts is None:
             return
         self.label_counts = counts
-        pl_module.log("noise/estimated_rate", (1 - counts.trace() / counts.sum()).float(), rank_zero_only=True)
+        pl_module.log("noise/estimated_rate", disagreement_rate(counts).float(), rank_zero_only=True)
         noise_layer = pl_module.noise_layer
         if noise_layer is None:
             return
@@ -121,10 +122,7 @@ class ClassCollapseGuard(L.Callback):
 
     def lost_classes(self) -> list[int]:
         """The classes that the labels of the last epoch have and the predictions do not."""
-        if self.label_counts is None:
-            return []
-        predicted, labelled = self.label_counts.sum(dim=1), self.label_counts.sum(dim=0)
-        return torch.nonzero((labelled > 0) & (predicted < self.threshold * labelled)).flatten().tolist()
+        return [] if self.label_counts is None else lost_classes(self.label_counts, self.threshold)
 
     def state_dict(self) -> dict[str, Any]:
         return {"epochs_lost": dict(self._epochs_lost)}

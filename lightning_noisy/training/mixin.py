@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from lightning_noisy.noise import NoiseConfig, NoiseLayer
 from lightning_noisy.noise.config import resolve_noise_config
+from lightning_noisy.noise.counting import add_label_counts
+from lightning_noisy.noise.objective import check_values, noisy_objective
 from lightning_noisy.training.guards import ClassCollapseGuard, NoiseLayerNotice, ReproducibleSteps, TrainMode
 
 CHECK_EVERY = 50
@@ -82,20 +83,10 @@ class NoisyLabelMixin(_Base):
                 "Expected `attach_noise_layer` to be called in `__init__` before `noisy_loss`, but it was not."
             )
         if self._losses_computed % CHECK_EVERY == 0 or clean_logits.device.type == "cpu":
-            _values_validation(clean_logits, noisy_labels, self.global_step)
+            check_values(clean_logits, noisy_labels, self.global_step)
         self._losses_computed += 1
-        self._count_labels(clean_logits, noisy_labels)
-        layer = self.noise_layer
-        if layer is None:
-            return _cross_entropy(clean_logits, noisy_labels)
-        if self.in_warmup:
-            # DDP waits for the gradient of every parameter: the layer takes part with weight zero.
-            return _cross_entropy(clean_logits, noisy_labels) + 0.0 * layer.weight.sum()
-        loss = layer.loss(clean_logits, noisy_labels)
-        share = layer.config.clean_loss_weight
-        if share:
-            loss = (1 - share) * loss + share * _cross_entropy(clean_logits, noisy_labels)
-        return loss
+        self._label_counts = add_label_counts(self._label_counts, clean_logits, noisy_labels)
+        return noisy_objective(self.noise_layer, clean_logits, noisy_labels, self.in_warmup)
 
     def parameter_groups(self, lr: float, weight_decay: float = 0.01) -> list[dict[str, Any]]:
         """Optimizer groups: the network, and the noise layer with its own learning rate and no weight decay."""
@@ -146,33 +137,3 @@ class NoisyLabelMixin(_Base):
     def _noise_parameters(self) -> list[nn.Parameter]:
         layer = getattr(self, "noise_layer", None)
         return [] if layer is None else list(layer.parameters())
-
-    @torch.no_grad()
-    def _count_labels(self, clean_logits: Tensor, noisy_labels: Tensor) -> None:
-        num_classes = clean_logits.shape[1]
-        if self._label_counts is None:
-            self._label_counts = torch.zeros(num_classes, num_classes, device=clean_logits.device)
-        predicted = clean_logits.argmax(dim=1)
-        soft = noisy_labels if noisy_labels.ndim == 2 else F.one_hot(noisy_labels, num_classes)
-        self._label_counts.index_add_(0, predicted, soft.to(self._label_counts.dtype))
-
-
-def _cross_entropy(clean_logits: Tensor, noisy_labels: Tensor) -> Tensor:
-    return F.cross_entropy(clean_logits.float(), noisy_labels)
-
-
-def _values_validation(clean_logits: Tensor, noisy_labels: Tensor, step: int) -> None:
-    if clean_logits.ndim != 2:
-        raise ValueError(f"Expected `clean_logits` to have shape (B, K), but got {tuple(clean_logits.shape)}.")
-    if not bool(torch.isfinite(clean_logits).all()):
-        raise ValueError(
-            f"Expected `clean_logits` to be finite, but got NaN or infinity at step {step}. Lower the learning rate, "
-            "clip the gradients (`trainer.gradient_clip_val`), or look for broken images."
-        )
-    if noisy_labels.ndim == 1 and not noisy_labels.is_floating_point() and len(noisy_labels):
-        low, high = noisy_labels.aminmax()
-        if low < 0 or high >= clean_logits.shape[1]:
-            raise ValueError(
-                f"Expected `noisy_labels` to lie in 0..{clean_logits.shape[1] - 1}, the classes of the model, but got "
-                f"labels from {int(low)} to {int(high)}. Check `num_classes` and the label column."
-            )

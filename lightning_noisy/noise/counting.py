@@ -1,0 +1,50 @@
+"""Counts of (predicted class, given label) while training: the plainest estimate of the noise.
+
+``counts`` is (K, K), ``counts[i, j]``: how many images that the network takes for class ``i`` carry the label ``j``.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@torch.no_grad()
+def add_label_counts(counts: Tensor | None, clean_logits: Tensor, noisy_labels: Tensor) -> Tensor:
+    """``counts`` with one batch more; (B, K) logits and labels (B,) or (B, K). ``None`` starts a new float32 count."""
+    num_classes = clean_logits.shape[1]
+    if counts is None:
+        counts = torch.zeros(num_classes, num_classes, device=clean_logits.device)
+    soft = noisy_labels if noisy_labels.ndim == 2 else F.one_hot(noisy_labels, num_classes)
+    return counts.index_add_(0, clean_logits.argmax(dim=1), soft.to(counts.dtype))
+
+
+def disagreement_rate(counts: Tensor) -> Tensor:
+    """The share of the labels with which the network disagrees, a scalar: the estimated noise rate."""
+    return 1 - counts.trace() / counts.sum()
+
+
+def counts_to_shares(counts: Tensor) -> Tensor:
+    """Each row divided by its sum, an estimate of ``T``; the row of a class that is never predicted is even."""
+    sums = counts.sum(dim=1, keepdim=True)
+    return torch.where(sums > 0, counts / sums.clamp_min(1), torch.full_like(counts, 1 / len(counts)))
+
+
+def lost_classes(counts: Tensor, threshold: float) -> list[int]:
+    """The classes that are predicted for fewer than a share ``threshold`` of the images that carry their label."""
+    predicted, labelled = counts.sum(dim=1), counts.sum(dim=0)
+    return torch.nonzero((labelled > 0) & (predicted < threshold * labelled)).flatten().tolist()
+
+
+def counts_to_triples(counts: Tensor) -> list[list[int]]:
+    """``[predicted, label, count]`` of all pairs that occur: small also where K is large."""
+    rounded = counts.round().long().cpu()
+    pairs = torch.nonzero(rounded)
+    return torch.cat([pairs, rounded[pairs[:, 0], pairs[:, 1], None]], dim=1).tolist()
+
+
+def triples_to_counts(triples: list[list[int]], num_classes: int) -> Tensor:
+    """The inverse of :func:`counts_to_triples`; (K, K) float64."""
+    counts = torch.zeros(num_classes, num_classes, dtype=torch.float64)
+    for predicted, label, count in triples:
+        counts[predicted, label] = count
+    return counts

@@ -1,0 +1,59 @@
+"""What every trainer minimises: cross-entropy in the warm-up, then the noise layer's negative log-likelihood."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_noisy.noise.layer import NoiseLayer
+
+
+def noisy_objective(
+    noise_layer: NoiseLayer | None, clean_logits: Tensor, noisy_labels: Tensor, in_warmup: bool = False
+) -> Tensor:
+    """The loss to train on, a float32 scalar, in which the layer's parameters take part at every step.
+
+    Args:
+        noise_layer: ``None`` is plain cross-entropy.
+        clean_logits: (B, K) the network's own logits.
+        noisy_labels: Integer labels (B,), or soft labels (B, K) on the noisy side (mixup, label smoothing).
+        in_warmup: Whether the layer does not act yet.
+    """
+    if noise_layer is None:
+        return clean_cross_entropy(clean_logits, noisy_labels)
+    if in_warmup:
+        # DDP waits for the gradient of every parameter: the layer takes part with weight zero.
+        still = 0.0 * noise_layer.weight.sum()
+        return clean_cross_entropy(clean_logits, noisy_labels) + still.to(clean_logits.device)
+    loss = noise_layer.loss(clean_logits, noisy_labels)
+    share = noise_layer.config.clean_loss_weight
+    if share:
+        loss = (1 - share) * loss + share * clean_cross_entropy(clean_logits, noisy_labels)
+    return loss
+
+
+def clean_cross_entropy(clean_logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of the network's own logits, in float32; (B, K) and (B,) or (B, K) -> scalar."""
+    return F.cross_entropy(clean_logits.float(), labels)
+
+
+def check_values(clean_logits: Tensor, noisy_labels: Tensor, step: int | None = None) -> None:
+    """Looks at logits and labels; on an accelerator this waits for it.
+
+    Raises:
+        ValueError: If the logits are not (B, K) or not finite, or an integer label is outside the classes.
+    """
+    if clean_logits.ndim != 2:
+        raise ValueError(f"Expected `clean_logits` to have shape (B, K), but got {tuple(clean_logits.shape)}.")
+    if not bool(torch.isfinite(clean_logits).all()):
+        when = "" if step is None else f" at step {step}"
+        raise ValueError(
+            f"Expected `clean_logits` to be finite, but got NaN or infinity{when}. Lower the learning rate, "
+            "clip the gradients (`trainer.gradient_clip_val`), or look for broken images."
+        )
+    if noisy_labels.ndim == 1 and not noisy_labels.is_floating_point() and len(noisy_labels):
+        low, high = noisy_labels.aminmax()
+        if low < 0 or high >= clean_logits.shape[1]:
+            raise ValueError(
+                f"Expected `noisy_labels` to lie in 0..{clean_logits.shape[1] - 1}, the classes of the model, but got "
+                f"labels from {int(low)} to {int(high)}. Check `num_classes` and the label column."
+            )
