@@ -72,6 +72,32 @@ def frozen_modules(model: nn.Module) -> list[nn.Module]:
     return [frozen for child in model.children() for frozen in frozen_modules(child)]
 
 
+def block_classes(model: nn.Module) -> list[str]:
+    """The classes of the repeated blocks, by name: what FSDP wraps and a device map does not split.
+
+    A block is an entry of a list of modules of one class that have modules inside; the outermost such list counts,
+    plain containers do not.
+    """
+    found: set[str] = set()
+
+    def look_into(module: nn.Module) -> None:
+        children = list(module.children())
+        classes = {type(child) for child in children}
+        is_list = isinstance(module, nn.ModuleList | nn.Sequential) and len(classes) == 1
+        if (
+            is_list
+            and not classes & {nn.Sequential, nn.ModuleList}
+            and all(list(child.children()) for child in children)
+        ):
+            found.add(classes.pop().__name__)
+            return
+        for child in children:
+            look_into(child)
+
+    look_into(model)
+    return sorted(found)
+
+
 def parameter_groups(
     model: nn.Module, lr: float, weight_decay: float, layer_decay: float | None = None
 ) -> list[dict[str, Any]]:

@@ -2,12 +2,13 @@
 
 from lightning_noisy.backbones.build import build_backbone, clean_logits, forward_options
 from lightning_noisy.backbones.data_config import DEFAULT_DATA_CONFIG, resolve_data_config
-from lightning_noisy.backbones.kinds import base_model_of, is_timm, is_transformers, timm_model_inside
+from lightning_noisy.backbones.kinds import PROCESSOR, base_model_of, is_timm, is_transformers, timm_model_inside
 from lightning_noisy.backbones.saving import save_backbone
 from lightning_noisy.backbones.spec import backbone_spec
 
 __all__ = [
     "DEFAULT_DATA_CONFIG",
+    "PROCESSOR",
     "backbone_spec",
     "base_model_of",
     "build_backbone",

@@ -127,5 +127,6 @@ def save_transformers(
 def image_processor_for(model: Any, data_config: Mapping[str, Any]) -> dict[str, Any]:
     """The config of the image processor that the model came with, unless it trains on another size or came without."""
     processor = getattr(model, PROCESSOR, None)
-    fits = processor is not None and transformers_data_config(model)["input_size"] == data_config["input_size"]
-    return processor if fits else image_processor_config(data_config)
+    if processor is not None and transformers_data_config(model)["input_size"] == data_config["input_size"]:
+        return processor
+    return image_processor_config(data_config)

@@ -53,12 +53,15 @@ class NoiseLayer(nn.Module):
         Raises:
             ValueError: If ``transition_matrix`` is no (K, K) transition matrix.
         """
+        self.weight.copy_(self.start_weight(transition_matrix))
+
+    def start_weight(self, transition_matrix: Tensor | Sequence[Sequence[float]] | None = None) -> Tensor:
+        """(K, K), on the CPU: what :meth:`reset` puts into ``weight``."""
         given = self.config.transition_matrix if transition_matrix is None else transition_matrix
         if given is None:
-            self.weight.copy_(torch.eye(self.num_classes) * self.config.start_scale())
-        else:
-            matrix = check_transition_matrix(given, self.num_classes)
-            self.weight.copy_(functional.weight_from_transition_matrix(matrix, self.config.noise_type))
+            return torch.eye(self.num_classes, device="cpu") * self.config.start_scale()
+        matrix = check_transition_matrix(given, self.num_classes)
+        return functional.weight_from_transition_matrix(matrix, self.config.noise_type).float()
 
     def forward(self, clean_logits: Tensor) -> Tensor:
         """(B, K) clean logits -> (B, K) log-probabilities of the noisy label, float32."""
@@ -71,18 +74,19 @@ class NoiseLayer(nn.Module):
                 logits, self.weight, self.config.dropout, self.config.dropout_on, self.training
             )
 
-    def loss(self, clean_logits: Tensor, noisy_labels: Tensor) -> Tensor:
+    def loss(self, clean_logits: Tensor, noisy_labels: Tensor, noisy_log_probs: Tensor | None = None) -> Tensor:
         """Mean negative log-likelihood of the noisy labels.
 
         Args:
             clean_logits: (B, K).
             noisy_labels: Integer labels (B,), or soft labels (B, K) on the noisy side (mixup, label smoothing).
+            noisy_log_probs: (B, K), what the layer has just given for these logits, if it has.
 
         Raises:
             ValueError: If the shapes do not fit together.
         """
         _labels_tensor_validation(clean_logits, noisy_labels)
-        return functional.noisy_nll(self(clean_logits), noisy_labels)
+        return functional.noisy_nll(self(clean_logits) if noisy_log_probs is None else noisy_log_probs, noisy_labels)
 
     @torch.no_grad()
     def transition_matrix(self) -> Tensor:
@@ -111,7 +115,9 @@ class NoiseLayer(nn.Module):
         return f"num_classes={self.num_classes}, noise_type={config.noise_type!r}{place}, trainable={config.trainable}"
 
     def _log_transition(self) -> Tensor:
-        return functional.log_transition_matrix(self.weight, self.config.noise_type)
+        # Outside of a forward pass FSDP holds a share of the weight in each process.
+        weight = self.weight.full_tensor() if hasattr(self.weight, "full_tensor") else self.weight
+        return functional.log_transition_matrix(weight, self.config.noise_type)
 
     def _check_shape(self, clean_logits: Tensor) -> None:
         if clean_logits.ndim != 2 or clean_logits.shape[1] != self.num_classes:

@@ -6,9 +6,16 @@ from torch import Tensor
 
 from lightning_noisy.noise.layer import NoiseLayer
 
+CHECK_EVERY = 50
+"""On an accelerator the values of logits and labels are looked at once in so many steps: each look waits for it."""
+
 
 def noisy_objective(
-    noise_layer: NoiseLayer | None, clean_logits: Tensor, noisy_labels: Tensor, in_warmup: bool = False
+    noise_layer: NoiseLayer | None,
+    clean_logits: Tensor,
+    noisy_labels: Tensor,
+    in_warmup: bool = False,
+    noisy_log_probs: Tensor | None = None,
 ) -> Tensor:
     """The loss to train on, a float32 scalar, in which the layer's parameters take part at every step.
 
@@ -17,6 +24,7 @@ def noisy_objective(
         clean_logits: (B, K) the network's own logits.
         noisy_labels: Integer labels (B,), or soft labels (B, K) on the noisy side (mixup, label smoothing).
         in_warmup: Whether the layer does not act yet.
+        noisy_log_probs: (B, K), what the layer has just given for these logits, if it has.
     """
     if noise_layer is None:
         return clean_cross_entropy(clean_logits, noisy_labels)
@@ -24,7 +32,7 @@ def noisy_objective(
         # DDP waits for the gradient of every parameter: the layer takes part with weight zero.
         still = 0.0 * noise_layer.weight.sum()
         return clean_cross_entropy(clean_logits, noisy_labels) + still.to(clean_logits.device)
-    loss = noise_layer.loss(clean_logits, noisy_labels)
+    loss = noise_layer.loss(clean_logits, noisy_labels, noisy_log_probs)
     share = noise_layer.config.clean_loss_weight
     if share:
         loss = (1 - share) * loss + share * clean_cross_entropy(clean_logits, noisy_labels)
@@ -34,6 +42,11 @@ def noisy_objective(
 def clean_cross_entropy(clean_logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy of the network's own logits, in float32; (B, K) and (B,) or (B, K) -> scalar."""
     return F.cross_entropy(clean_logits.float(), labels)
+
+
+def is_check_due(losses_computed: int, device: torch.device) -> bool:
+    """Whether :func:`check_values` may look: always on a CPU, once in 50 steps elsewhere."""
+    return device.type == "cpu" or losses_computed % CHECK_EVERY == 0
 
 
 def check_values(clean_logits: Tensor, noisy_labels: Tensor, step: int | None = None) -> None:

@@ -11,11 +11,8 @@ from torch import Tensor, nn
 from lightning_noisy.noise import NoiseConfig, NoiseLayer
 from lightning_noisy.noise.config import resolve_noise_config
 from lightning_noisy.noise.counting import add_label_counts
-from lightning_noisy.noise.objective import check_values, noisy_objective
+from lightning_noisy.noise.objective import check_values, is_check_due, noisy_objective
 from lightning_noisy.training.guards import ClassCollapseGuard, NoiseLayerNotice, ReproducibleSteps, TrainMode
-
-CHECK_EVERY = 50
-"""On an accelerator the values of logits and labels are looked at once in so many steps: each look waits for it."""
 
 if TYPE_CHECKING:
     _Base = L.LightningModule
@@ -82,7 +79,7 @@ class NoisyLabelMixin(_Base):
             raise RuntimeError(
                 "Expected `attach_noise_layer` to be called in `__init__` before `noisy_loss`, but it was not."
             )
-        if self._losses_computed % CHECK_EVERY == 0 or clean_logits.device.type == "cpu":
+        if is_check_due(self._losses_computed, clean_logits.device):
             check_values(clean_logits, noisy_labels, self.global_step)
         self._losses_computed += 1
         self._label_counts = add_label_counts(self._label_counts, clean_logits, noisy_labels)

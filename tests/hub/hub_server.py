@@ -7,7 +7,8 @@ What the client (huggingface_hub 2.4) retries by itself, before its caller sees 
 - `preupload`, `lfs_batch`, `lfs` and `tree`: 408, 429, 500, 502, 503, 504, time-outs and broken connections are tried
   six times in all, after 1, 2, 4, 8 and 8 seconds. The `Retry-After: 0` that `fail` sends makes each wait one second;
   nothing shortens the waits after `drop`.
-- `head`: one try; where it fails and the file is not in the cache, six more tries as above.
+- `head`: one try; after a time-out or one of these statuses the file comes from the cache, or, where it is not there,
+  six more tries follow. A connection that breaks is an error at once, whatever the cache has.
 - `resolve` (the download): goes on up to five times, one second apart, when the connection breaks or times out.
   408 and 429 are tried six times, other statuses once.
 - all other routes: once. But where `hf_xet` is in use (`HF_HUB_DISABLE_XET` not set), `upload_folder` sends its commit

@@ -1,0 +1,196 @@
+"""What the transformers Trainer must tell a model with a noise layer, and what the training tells its user."""
+
+import time
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.utils import logging
+
+from lightning_noisy.hf.model import NoisyForImageClassification
+from lightning_noisy.noise.counting import counts_to_triples, disagreement_rate, lost_classes
+from lightning_noisy.run_record import as_numbers, package_versions
+
+logger = logging.get_logger(__name__)
+
+LOST_BELOW = 0.01
+"""A class is lost when it is predicted for fewer than this share of the images that carry its label."""
+
+HYPERPARAMETERS = (
+    "learning_rate",
+    "weight_decay",
+    "optim",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "num_train_epochs",
+    "max_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "label_smoothing_factor",
+    "max_grad_norm",
+    "bf16",
+    "fp16",
+    "seed",
+)
+"""The training arguments that the record keeps."""
+
+
+class NoiseLayerCallback(TrainerCallback):
+    """Tells a :class:`NoisyForImageClassification` the epoch and keeps the record of its training.
+
+    Every Trainer gets one when ``lightning_noisy.hf`` is imported, the plain one too; it leaves other models alone. It
+    adds ``noise/estimated_rate`` (the share of the training labels with which the network disagrees, last epoch) and
+    ``noise/trace`` (of the learned transition matrix) to the training logs.
+    """
+
+    def __init__(self) -> None:
+        self._counts: Tensor | None = None
+        self._epoch = 0
+        self._start = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        model = _noisy_model(kwargs)
+        if model is None:
+            return
+        self._start = time.perf_counter()
+        self._epoch = int(state.epoch or 0) - 1
+        self._counts = model.label_counts = None
+        self._notice(model, args, state, kwargs["optimizer"])
+        record = model.run_record
+        record.trainer = "transformers"
+        record.hyperparameters = {name: _plain(getattr(args, name)) for name in HYPERPARAMETERS if hasattr(args, name)}
+        record.data = _describe(kwargs.get("train_dataloader")) | record.data
+        record.processes = args.world_size
+        record.hardware = _device_name(args.device)
+        record.versions = package_versions()
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        model = _noisy_model(kwargs)
+        if model is not None:
+            self._epoch += 1
+            model.set_epoch(self._epoch)
+            model.label_counts = None
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        model = _noisy_model(kwargs)
+        if model is None or model.label_counts is None:
+            return
+        self._counts = _sum_over_ranks(model.label_counts)
+        model.run_record.label_counts = counts_to_triples(self._counts)
+        self._note_progress(model, state)
+        if model.noise_layer is not None and not model.in_warmup:
+            self._warn_of_lost_classes(model, args)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        model = _noisy_model(kwargs)
+        if model is None or not logs or "loss" not in logs:
+            return
+        if self._counts is not None:
+            logs["noise/estimated_rate"] = disagreement_rate(self._counts).item()
+        layer = model.noise_layer
+        if layer is not None and layer.weight.ndim == 2:  # FSDP 1 flattens it
+            logs["noise/trace"] = float(layer.transition_matrix().trace())
+        if state.log_history and "loss" in state.log_history[-1]:
+            state.log_history[-1].update({key: value for key, value in logs.items() if key.startswith("noise/")})
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **kwargs: Any
+    ) -> None:
+        model = _noisy_model(kwargs)
+        if model is not None:
+            model.run_record.metrics.update(as_numbers({name: v for name, v in metrics.items() if _is_quality(name)}))
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        model = _noisy_model(kwargs)
+        if model is not None:
+            self._note_progress(model, state)
+            model.set_epoch(None)
+
+    def _note_progress(self, model: NoisyForImageClassification, state: TrainerState) -> None:
+        record = model.run_record
+        record.epochs, record.steps = float(state.epoch or 0), state.global_step
+        record.seconds = time.perf_counter() - self._start
+
+    def _notice(
+        self, model: NoisyForImageClassification, args: TrainingArguments, state: TrainerState, optimizer: Any
+    ) -> None:
+        layer = model.noise_layer
+        if layer is None:
+            return
+        warmup_epochs, epochs = layer.config.warmup_epochs, state.num_train_epochs
+        if 0 < epochs <= warmup_epochs:
+            logger.warning(
+                f"The noise layer will never act: its `warmup_epochs` is {warmup_epochs} and training ends after "
+                f"{epochs} epochs. Train longer, or lower `warmup_epochs` to a third of the training or less."
+            )
+        for group in optimizer.param_groups:
+            if group.get("weight_decay", 0.0) > 0 and any(p is layer.weight for p in group["params"]):
+                logger.warning(
+                    f"The noise layer has a weight decay of {group['weight_decay']}, which pulls it towards expecting "
+                    "noise alone. Use NoisyTrainer, or give the Trainer "
+                    "`optimizers=(torch.optim.AdamW(model.parameter_groups(lr, weight_decay)), None)`."
+                )
+
+    def _warn_of_lost_classes(self, model: NoisyForImageClassification, args: TrainingArguments) -> None:
+        assert self._counts is not None and model.noise_layer is not None
+        lost = lost_classes(self._counts, LOST_BELOW)
+        if lost and args.process_index == 0:
+            id2label: Any = model.config.id2label
+            names = ", ".join(repr(id2label[label]) for label in lost)
+            logger.warning(
+                f"The network has stopped predicting class {names} (epoch {self._epoch}), although the labels have it. "
+                f"Raise the noise layer's `warmup_epochs` (now {model.noise_layer.config.warmup_epochs}) or its "
+                "`clean_loss_weight`, and train again."
+            )
+
+
+def _noisy_model(kwargs: dict[str, Any]) -> NoisyForImageClassification | None:
+    """The model of a callback's arguments without what DDP, FSDP and torch.compile put around it, if it is ours."""
+    from accelerate.utils import extract_model_from_parallel
+
+    model = kwargs.get("model")
+    if not isinstance(model, nn.Module):
+        return None
+    model = extract_model_from_parallel(model, keep_torch_compile=False)
+    return model if isinstance(model, NoisyForImageClassification) else None
+
+
+def _sum_over_ranks(counts: Tensor) -> Tensor:
+    counts = counts.clone()
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(counts)
+    return counts.cpu().double()
+
+
+def _describe(loader: Any) -> dict[str, Any]:
+    dataset: Any = getattr(loader, "dataset", None)
+    info = getattr(dataset, "info", None)
+    described = {"name": getattr(info, "dataset_name", None)}
+    if hasattr(dataset, "__len__"):
+        described["train_images"] = len(dataset)
+    return {name: value for name, value in described.items() if value is not None}
+
+
+def _is_quality(name: str) -> bool:
+    return not name.endswith(("_runtime", "_per_second", "epoch"))
+
+
+def _plain(value: Any) -> Any:
+    value = getattr(value, "value", value)  # an enumeration's own
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -1,0 +1,275 @@
+"""A transformers image classifier that trains through a noise layer and is used without it."""
+
+import copy
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForImageClassification, PreTrainedModel, initialization
+from transformers.utils import ModelOutput, cached_file, logging
+
+from lightning_noisy import backbones
+from lightning_noisy.backbones.transformers_models import HUB_OPTIONS, read_processor
+from lightning_noisy.hf.config import NoisyImageClassificationConfig
+from lightning_noisy.hf.from_backbone import load_backbone, resolve_noise
+from lightning_noisy.hf.processor import save_processor
+from lightning_noisy.layer_groups import block_classes
+from lightning_noisy.noise import NoiseConfig, NoiseLayer
+from lightning_noisy.noise.counting import add_label_counts
+from lightning_noisy.noise.objective import check_values, clean_cross_entropy, is_check_due, noisy_objective
+from lightning_noisy.run_record import RECORD_FILE, RunRecord
+
+logger = logging.get_logger(__name__)
+
+
+@dataclasses.dataclass
+class NoisyImageClassifierOutput(ModelOutput):
+    """What :class:`NoisyForImageClassification` returns.
+
+    Args:
+        loss: In train mode through the noise layer, in eval mode the cross-entropy of the clean logits; a scalar.
+        logits: (B, K) clean logits.
+        noisy_log_probs: (B, K) log-probabilities of the noisy label, float32; ``None`` without labels.
+        hidden_states: The backbone's own, where asked for.
+        attentions: The backbone's own, where asked for.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    noisy_log_probs: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+class NoisyForImageClassification(PreTrainedModel):
+    """Any transformers image classifier (wrapped timm models too) with a noise layer on top.
+
+    Made by :meth:`from_backbone`, saved and loaded like every model, and taken off by :meth:`strip`. In train mode the
+    loss goes through the noise layer; in eval mode loss and logits are clean. The transformers ``Trainer`` tells the
+    model the epoch, so that its first ``NoiseConfig.warmup_epochs`` are plain cross-entropy; a training loop of one's
+    own calls :meth:`set_epoch`.
+
+    Args:
+        config: A :class:`NoisyImageClassificationConfig`.
+        backbone: The native model, if it is there already; built from the config with random weights by default.
+    """
+
+    config_class = NoisyImageClassificationConfig
+    config: NoisyImageClassificationConfig
+    base_model_prefix = "backbone"
+    main_input_name = "pixel_values"
+    accepts_loss_kwargs = True  # forward honours num_items_in_batch
+    _keep_in_fp32_modules_strict = ["noise_layer"]  # noqa: RUF012, transformers' own way
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: NoisyImageClassificationConfig, backbone: PreTrainedModel | None = None) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        if backbone is None:
+            backbone = AutoModelForImageClassification.from_config(config.backbone_config)
+        self.backbone: Any = backbone
+        noise = config.noise_config
+        self.noise_layer = None if noise is None else NoiseLayer(noise)
+        self.run_record = RunRecord()
+        self.label_counts: Tensor | None = None
+        self._epoch: int | None = None
+        self._losses_computed = 0
+        self.supports_gradient_checkpointing = self.backbone.supports_gradient_checkpointing
+        self.post_init()
+        if (timm_model := backbones.timm_model_inside(self.backbone)) is not None:
+            self._no_split_modules = block_classes(timm_model)  # the wrapper names a class that is not there
+
+    @classmethod
+    def from_backbone(
+        cls,
+        backbone: str | Path | PreTrainedModel,
+        noise: NoiseConfig | Mapping[str, Any] | str | None = NoiseConfig(),  # noqa: B008, a frozen dataclass
+        id2label: Mapping[int, str] | None = None,
+        label2id: Mapping[str, int] | None = None,
+        **options: Any,
+    ) -> "NoisyForImageClassification":
+        """Puts a noise layer on a plain image classifier.
+
+        Args:
+            backbone: A repository on the Hub (``"google/vit-base-patch16-224-in21k"``, ``"timm/resnet50.a1_in1k"``), a
+                folder that transformers or timm has saved, or an image classifier of transformers.
+            noise: A :class:`~lightning_noisy.NoiseConfig` or its dict; ``None`` is plain cross-entropy; ``"export"``
+                goes on from the noise layer that lies beside an exported model.
+            id2label: The class names by number; the backbone's own classes by default.
+            label2id: The numbers by class name.
+            **options: Of ``from_pretrained``: ``dtype``, ``revision``, ``token``, ``device_map``, ...
+
+        Raises:
+            ValueError: If the backbone is no image classifier or can't be loaded, or the labels don't fit together.
+        """
+        native = load_backbone(backbone, id2label, label2id, options)
+        noise_config, exported = resolve_noise(noise, backbone, native.config.num_labels, options)
+        config = NoisyImageClassificationConfig(
+            backbone_config=native.config,
+            noise=None if noise_config is None else noise_config.to_dict(),
+            id2label=dict(native.config.id2label),
+            label2id=dict(native.config.label2id),
+            dtype=native.dtype,
+        )
+        model = cls(config, native)
+        if exported is not None:
+            assert model.noise_layer is not None
+            model.noise_layer.load_state_dict(exported.state_dict())
+        if model.noise_layer is not None:
+            model.noise_layer.to(next(native.parameters()).device)
+        return model
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As every model's, and with it the image processor and the record of the training."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        options = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
+        model._read_companions(pretrained_model_name_or_path, options)
+        return loaded
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """As every model's, and beside it the image processor and the record of the training."""
+        is_main_process = args[0] if args else kwargs.get("is_main_process", True)
+        if is_main_process:
+            directory = Path(save_directory)
+            directory.mkdir(parents=True, exist_ok=True)
+            save_processor(self.backbone, directory)
+            record = json.dumps(self.run_record.to_dict(), indent=1)
+            (directory / RECORD_FILE).write_text(record, encoding="utf-8")
+        # By default some backbones are saved under their old parameter names, which the Trainer's resume does not find.
+        kwargs.setdefault("save_original_format", False)
+        super().save_pretrained(save_directory, *args, **kwargs)
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> NoisyImageClassifierOutput | tuple[Tensor, ...]:
+        """(B, C, H, W) images -> clean logits, and with labels the loss.
+
+        Args:
+            pixel_values: The images.
+            labels: The given, noisy labels: integers (B,), or soft labels (B, K) from mixup or label smoothing.
+            num_items_in_batch: What the Trainer counts over an accumulated batch: the loss is then the sum divided by
+                it, so that accumulation gives the loss of one large batch. Soft labels count K times.
+            return_dict: ``False`` returns a tuple.
+            **kwargs: Passed on to the backbone.
+
+        Raises:
+            ValueError: If labels and logits do not fit together, a logit is NaN, or a Trainer gives no labels.
+        """
+        options = {**backbones.forward_options(self.backbone, pixel_values), **kwargs}
+        output = self.backbone(pixel_values, **options)
+        logits = output.logits
+        loss = noisy_log_probs = None
+        if labels is not None:
+            noisy_log_probs = None if self.noise_layer is None else self.noise_layer(logits)
+            loss = self._loss(logits, labels, noisy_log_probs, num_items_in_batch)
+        elif self.training and self._epoch is not None:
+            raise ValueError(
+                "Expected `labels` at each training step, but got None: `label_smoothing_factor` and "
+                "`compute_loss_func` of the plain Trainer take the labels away and compute their loss past the noise "
+                "layer. Use NoisyTrainer, which smooths the noisy labels, or give soft labels (B, K) as `labels`."
+            )
+        result = NoisyImageClassifierOutput(
+            loss=loss,
+            logits=logits,
+            noisy_log_probs=noisy_log_probs,
+            hidden_states=getattr(output, "hidden_states", None),
+            attentions=getattr(output, "attentions", None),
+        )
+        return result.to_tuple() if return_dict is False else result
+
+    def strip(self) -> Any:
+        """The native model alone, a copy in eval mode: the noise layer is gone, nothing of this package is in it."""
+        clean = copy.deepcopy(self.backbone)
+        if getattr(clean, "hf_device_map", None) or getattr(self, "hf_device_map", None):
+            from accelerate.hooks import remove_hook_from_submodules
+
+            remove_hook_from_submodules(clean)
+        if clean.supports_gradient_checkpointing:
+            clean._set_gradient_checkpointing(enable=False)
+        return clean.eval()
+
+    def transition_matrix(self) -> Tensor:
+        """(K, K), ``T[i, j] = P(noisy=j | clean=i)`` that the noise layer has learned.
+
+        Raises:
+            ValueError: If the model has no noise layer.
+        """
+        if self.noise_layer is None:
+            raise ValueError("Expected a model with a noise layer, but `noise` is None in its config.")
+        return self.noise_layer.transition_matrix()
+
+    def set_epoch(self, epoch: int | None) -> None:
+        """Tells the model the epoch, from 0 on, for its warm-up; ``None`` is outside of a training: no warm-up."""
+        self._epoch = epoch
+
+    @property
+    def in_warmup(self) -> bool:
+        """Whether the loss is plain cross-entropy in this epoch."""
+        noise = self.noise_layer
+        return noise is not None and self._epoch is not None and self._epoch < noise.config.warmup_epochs
+
+    def parameter_groups(self, lr: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
+        """Optimizer groups for a training loop of one's own; the noise layer has no decay and its own learning rate."""
+        network = [parameter for parameter in self.backbone.parameters() if parameter.requires_grad]
+        groups: list[dict[str, Any]] = [{"params": network, "lr": lr, "weight_decay": weight_decay}]
+        layer = self.noise_layer
+        if layer is not None and layer.weight.requires_grad:
+            lr = lr * layer.config.lr_scale
+            groups.append({"params": [layer.weight], "lr": lr, "weight_decay": 0.0, "name": "noise_layer"})
+        return groups
+
+    def _loss(
+        self, logits: Tensor, labels: Tensor, noisy_log_probs: Tensor | None, num_items: Tensor | int | None
+    ) -> Tensor:
+        if not torch.compiler.is_compiling() and is_check_due(self._losses_computed, logits.device):
+            check_values(logits, labels)
+        if not self.training:
+            loss = clean_cross_entropy(logits, labels)
+        else:
+            self._losses_computed += 1
+            if self._epoch is not None:
+                self.label_counts = add_label_counts(self.label_counts, logits, labels)
+            elif self.noise_layer is not None and self.noise_layer.config.warmup_epochs > 0:
+                logger.warning_once(
+                    "The noise layer acts from the first step, without its warm-up: nobody has told the model the "
+                    "epoch. The transformers Trainer does it; in a training loop of your own call "
+                    "`model.set_epoch(epoch)`."
+                )
+            loss = noisy_objective(self.noise_layer, logits, labels, self.in_warmup, noisy_log_probs)
+        if num_items is None:
+            return loss
+        return loss * (labels.numel() / num_items)
+
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        """Called for what a checkpoint lacks; the backbone's own modules are the backbone's to initialise."""
+        if isinstance(module, NoiseLayer):
+            initialization.copy_(module.weight, module.start_weight().to(module.weight.device))
+
+    def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
+        self.backbone._set_gradient_checkpointing(*args, **kwargs)
+
+    def _read_companions(self, source: Any, options: Mapping[str, Any]) -> None:
+        setattr(self.backbone, backbones.PROCESSOR, read_processor(str(source), options))
+        path = cached_file(
+            str(source),
+            RECORD_FILE,
+            **options,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        if path is not None:
+            self.run_record = RunRecord.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))

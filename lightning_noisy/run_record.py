@@ -1,0 +1,74 @@
+"""What a training leaves behind for its model card: primitives only, in a checkpoint or as JSON."""
+
+import dataclasses
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+RECORD_FILE = "noisy_training.json"
+PACKAGES = ("lightning-noisy", "torch", "timm", "transformers", "lightning", "datasets", "accelerate")
+
+
+@dataclass
+class RunRecord:
+    """The facts of one training run. No path of the machine is in it.
+
+    Args:
+        trainer: ``"lightning"`` or ``"transformers"``.
+        hyperparameters: By name.
+        data: ``name``, ``hub_id``, ``train_images``, ``noise`` and ``label_noise_rate`` where they are known.
+        metrics: By name; a name that ends in ``_noisy`` was measured against the given labels, ``_clean`` against
+            checked ones.
+        label_counts: ``[predicted class, given label, count]`` of the last epoch.
+        epochs: Epochs trained.
+        steps: Optimizer steps.
+        seconds: Wall-clock time of the training.
+        hardware: The accelerator's name.
+        processes: How many processes trained together.
+        versions: Of the packages that took part.
+    """
+
+    trainer: str = ""
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    label_counts: list[list[int]] = field(default_factory=list)
+    epochs: float = 0.0
+    steps: int = 0
+    seconds: float = 0.0
+    hardware: str = ""
+    processes: int = 1
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Primitives; :meth:`from_dict` reads it back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "RunRecord":
+        """Reads what :meth:`to_dict` wrote; keys of a newer version are ignored."""
+        known = {item.name for item in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+
+def package_versions() -> dict[str, str]:
+    """Python's and the packages' versions, those that are installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def as_numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The entries of ``metrics`` that are numbers, scalar tensors included, as floats."""
+    numbers = {}
+    for name, value in metrics.items():
+        value = value.item() if hasattr(value, "item") and getattr(value, "numel", lambda: 1)() == 1 else value
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            numbers[name] = float(value)
+    return numbers
