@@ -1,18 +1,19 @@
-"""The console script ``lightning-noisy``: fit, validate, test and predict through LightningCLI."""
+"""The console script ``lightning-noisy``: fit, validate, test and predict through LightningCLI; export and push."""
 
-import os
-import re
 import sys
-from typing import NoReturn
 
 import lightning.pytorch as L
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from lightning_noisy import __version__
+from lightning_noisy.cli_parser import PROGRAM, OneSentenceErrors, is_debugging, one_sentence
+from lightning_noisy.hub import PushError, commands
 from lightning_noisy.training.artifacts import PredictionFile, RunFiles
 
-PROGRAM = "lightning-noisy"
-DESCRIPTION = "Fine-tune an image classifier on partly wrong labels and keep a clean model."
+DESCRIPTION = (
+    "Fine-tune an image classifier on partly wrong labels and keep a clean model. Two more commands publish what a fit "
+    f"has left: `{PROGRAM} export --help` and `{PROGRAM} push --help`."
+)
 DEFAULT_SEED = 0
 
 
@@ -49,31 +50,8 @@ class NoisyCLI(LightningCLI):
         """The command line decides what the model is: LightningCLI would put the checkpoint's words over it."""
 
 
-class OneSentenceParser(LightningArgumentParser):
-    """Ends a user's mistake in one sentence rather than in pages of usage."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        if not self.exit_on_error or _is_debugging():
-            super().error(message, ex)
-        self.exit(2, f"{PROGRAM}: error: {one_sentence(message)}\n")
-
-
-def one_sentence(message: str) -> str:
-    """What went wrong, out of jsonargparse's list of all types that a value did not fit."""
-    entries: list[str] = []
-    for line in (line.strip() for line in message.splitlines()):
-        if line.startswith("Given value"):
-            break
-        if line.startswith("- "):
-            entries.append(line[2:])
-        elif entries:
-            entries[-1] += f" {line}"
-    told = [entry for entry in entries if not entry.startswith(("Expected a <class", "Does not validate"))]
-    key = re.match(r'Parser key "[^"]+":', message)
-    sentence = told[0] if told else " ".join(message.split())
-    if len(told) > 1 and "Does not validate" in sentence:
-        sentence = sentence.partition("Does not validate")[0] + told[1]
-    return f"{key.group()} {sentence}" if key and told else sentence
+class OneSentenceParser(OneSentenceErrors, LightningArgumentParser):
+    """LightningCLI's parser, for which a user's mistake is one sentence."""
 
 
 def main(args: ArgsType = None, run: bool = True) -> NoisyCLI:
@@ -97,13 +75,11 @@ def main(args: ArgsType = None, run: bool = True) -> NoisyCLI:
 def console_script() -> None:
     """What the shell calls: a mistake in the data or the options ends in its sentence, without a traceback."""
     try:
-        main()
-    except ValueError as error:
-        if _is_debugging():
+        if sys.argv[1:2] and sys.argv[1] in commands.COMMANDS:
+            commands.run(sys.argv[1:])
+        else:
+            main()
+    except (ValueError, PushError) as error:
+        if is_debugging():
             raise
         sys.exit(f"{PROGRAM}: error: {one_sentence(str(error))}")
-
-
-def _is_debugging() -> bool:
-    """Whether the user asked for tracebacks, by jsonargparse's own switch."""
-    return "JSONARGPARSE_DEBUG" in os.environ

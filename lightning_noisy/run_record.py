@@ -1,10 +1,12 @@
 """What a training leaves behind for its model card: primitives only, in a checkpoint or as JSON."""
 
 import dataclasses
+import json
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 RECORD_FILE = "noisy_training.json"
@@ -72,3 +74,13 @@ def as_numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
         if isinstance(value, int | float) and not isinstance(value, bool):
             numbers[name] = float(value)
     return numbers
+
+
+def read_record(path: Path) -> RunRecord:
+    """The record in a file, or an empty one where there is none."""
+    return RunRecord.from_dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else RunRecord()
+
+
+def write_record(record: RunRecord, path: Path) -> None:
+    """Writes the record as JSON."""
+    path.write_text(json.dumps(record.to_dict(), indent=1), encoding="utf-8")

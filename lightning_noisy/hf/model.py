@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from lightning_noisy.layer_groups import block_classes
 from lightning_noisy.noise import NoiseConfig, NoiseLayer
 from lightning_noisy.noise.counting import add_label_counts
 from lightning_noisy.noise.objective import check_values, clean_cross_entropy, is_check_due, noisy_objective
-from lightning_noisy.run_record import RECORD_FILE, RunRecord
+from lightning_noisy.run_record import RECORD_FILE, RunRecord, read_record, write_record
 
 logger = logging.get_logger(__name__)
 
@@ -142,8 +141,7 @@ class NoisyForImageClassification(PreTrainedModel):
             directory = Path(save_directory)
             directory.mkdir(parents=True, exist_ok=True)
             save_processor(self.backbone, directory)
-            record = json.dumps(self.run_record.to_dict(), indent=1)
-            (directory / RECORD_FILE).write_text(record, encoding="utf-8")
+            write_record(self.run_record, directory / RECORD_FILE)
         # By default some backbones are saved under their old parameter names, which the Trainer's resume does not find.
         kwargs.setdefault("save_original_format", False)
         super().save_pretrained(save_directory, *args, **kwargs)
@@ -272,4 +270,4 @@ class NoisyForImageClassification(PreTrainedModel):
             _raise_exceptions_for_connection_errors=False,
         )
         if path is not None:
-            self.run_record = RunRecord.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+            self.run_record = read_record(Path(path))

@@ -107,11 +107,17 @@ class ClassCollapseGuard(L.Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         pl_module._label_counts = None
 
+    def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        # A checkpoint is often written when the validation ends, which is before the epoch does.
+        if (counts := pl_module.sum_label_counts()) is not None:
+            self.label_counts = counts
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        counts = pl_module.pop_label_counts()
+        counts = pl_module.sum_label_counts()
         if counts is None:
             return
         self.label_counts = counts
+        pl_module._label_counts = None
         pl_module.log("noise/estimated_rate", disagreement_rate(counts).float(), rank_zero_only=True)
         noise_layer = pl_module.noise_layer
         if noise_layer is None:

@@ -13,6 +13,7 @@ from lightning_noisy.noise.config import resolve_noise_config
 from lightning_noisy.noise.counting import add_label_counts
 from lightning_noisy.noise.objective import check_values, is_check_due, noisy_objective
 from lightning_noisy.training.guards import ClassCollapseGuard, NoiseLayerNotice, ReproducibleSteps, TrainMode
+from lightning_noisy.training.record import RunRecorder
 
 if TYPE_CHECKING:
     _Base = L.LightningModule
@@ -118,18 +119,17 @@ class NoisyLabelMixin(_Base):
         inherited = super().configure_callbacks()
         callbacks = [*inherited] if isinstance(inherited, Iterable) else [inherited]
         given = {type(callback) for callback in getattr(self.trainer, "callbacks", [])}
-        ours = (TrainMode, ReproducibleSteps, NoiseLayerNotice, ClassCollapseGuard)
+        ours = (TrainMode, ReproducibleSteps, NoiseLayerNotice, ClassCollapseGuard, RunRecorder)
         return [*callbacks, *(callback() for callback in ours if callback not in given)]
 
-    def pop_label_counts(self) -> Tensor | None:
-        """(K, K) counts, ``[predicted class, noisy label]``, of all ranks since the last call; float64, then forgotten.
+    def sum_label_counts(self) -> Tensor | None:
+        """(K, K) counts, ``[predicted class, noisy label]``, of all ranks in this epoch so far; float64.
 
         Every rank must call it.
         """
-        counts, self._label_counts = self._label_counts, None
-        if counts is None:
+        if self._label_counts is None:
             return None
-        return self.trainer.strategy.reduce(counts, reduce_op="sum").cpu().double()
+        return self.trainer.strategy.reduce(self._label_counts.clone(), reduce_op="sum").cpu().double()
 
     def _noise_parameters(self) -> list[nn.Parameter]:
         layer = getattr(self, "noise_layer", None)

@@ -1,0 +1,44 @@
+"""A user's mistake on the command line ends in one sentence rather than in pages of usage."""
+
+import os
+import re
+from typing import Any, NoReturn
+
+PROGRAM = "lightning-noisy"
+
+
+class OneSentenceErrors:
+    """Put before a parser of jsonargparse among the base classes."""
+
+    exit_on_error: bool
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Says what is wrong and ends with status 2."""
+        parser: Any = super()
+        if not self.exit_on_error or is_debugging():
+            parser.error(message, ex)
+        parser.exit(2, f"{PROGRAM}: error: {one_sentence(message)}\n")
+        raise AssertionError("`exit` does not return")
+
+
+def one_sentence(message: str) -> str:
+    """What went wrong, out of jsonargparse's list of all types that a value did not fit."""
+    entries: list[str] = []
+    for line in (line.strip() for line in message.splitlines()):
+        if line.startswith("Given value"):
+            break
+        if line.startswith("- "):
+            entries.append(line[2:])
+        elif entries:
+            entries[-1] += f" {line}"
+    told = [entry for entry in entries if not entry.startswith(("Expected a <class", "Does not validate"))]
+    key = re.match(r'Parser key "[^"]+":', message)
+    sentence = told[0] if told else " ".join(message.split())
+    if len(told) > 1 and "Does not validate" in sentence:
+        sentence = sentence.partition("Does not validate")[0] + told[1]
+    return f"{key.group()} {sentence}" if key and told else sentence
+
+
+def is_debugging() -> bool:
+    """Whether the user asked for tracebacks, by jsonargparse's own switch."""
+    return "JSONARGPARSE_DEBUG" in os.environ

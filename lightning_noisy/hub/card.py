@@ -1,0 +1,232 @@
+"""The model card: metadata that the Hub reads, and a text that people read, both from the record of the training."""
+
+import json
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub.utils import HFValidationError, validate_repo_id
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from lightning_noisy import backbones
+from lightning_noisy.hub.noise_estimate import NoiseEstimate
+from lightning_noisy.hub.snippets import timm_snippet, transformers_snippet
+from lightning_noisy.hub.trained_model import TrainedModel
+
+MOST_CLASSES = 50
+MOST_ROWS = 20
+LONGEST_TEXT = 200
+"""Characters of a text of the user's, a class name for instance, that the card shows."""
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()#|~$!@])")
+_AGAINST = {"clean": "checked labels", "noisy": "the given, partly wrong labels"}
+
+
+@dataclass(frozen=True)
+class CardOptions:
+    """What the user says of the model, beside what its training has recorded.
+
+    Args:
+        license: The licence of the weights, by the Hub's identifier: ``"apache-2.0"``, ``"cc-by-nc-4.0"``, ``"other"``.
+        repo_id: Where it will lie on the Hub; the snippets load it from there. By default they load the folder.
+        model_name: The title; the repository's or the folder's name by default.
+        description: A few sentences in front.
+        base_model: The repository that it was fine-tuned from; known where the backbone came from the Hub.
+        datasets: The repositories of its data; known where they came from the Hub.
+        metrics: More metrics, by name; ``test/accuracy_clean`` for instance. Names end in ``_clean`` or ``_noisy``.
+    """
+
+    license: str
+    repo_id: str | None = None
+    model_name: str | None = None
+    description: str | None = None
+    base_model: str | None = None
+    datasets: Sequence[str] | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.license, str) or not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", self.license):
+            raise ValueError(
+                "Expected argument `license` to be the licence of the weights by the Hub's identifier, such as "
+                f"'apache-2.0', 'mit', 'cc-by-nc-4.0' or 'other', but got {self.license!r}. It must allow what the "
+                "licences of the base model and the data allow."
+            )
+        for name, repo_id in [
+            ("repo_id", self.repo_id),
+            ("base_model", self.base_model),
+            *(("datasets", dataset) for dataset in self.datasets or ()),
+        ]:
+            _check_repo_id(name, repo_id)
+        for name, value in self.metrics.items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ValueError(f"Expected argument `metrics` to hold numbers, but got {value!r} for {name!r}.")
+
+
+def render_card(trained: TrainedModel, options: CardOptions, estimate: NoiseEstimate | None, folder_name: str) -> str:
+    """The whole README: YAML between dashes, then Markdown in which texts of the user's are escaped.
+
+    Args:
+        trained: The model and the record of its training.
+        options: What the user says of it.
+        estimate: The noise.
+        folder_name: For the title where there is no better one.
+    """
+    record, layer = trained.record, trained.noise_layer
+    metrics = {**record.metrics, **options.metrics}
+    parameters = sum(parameter.numel() for parameter in trained.clean_model.parameters())
+    timm_model = trained.timm_model
+    model_name = options.model_name or (options.repo_id or folder_name).rpartition("/")[2]
+    values = {
+        "title": model_name,
+        "description": options.description,
+        "class_names": trained.class_names,
+        "most_classes": MOST_CLASSES,
+        "most_rows": MOST_ROWS,
+        "base_model": options.base_model or backbones.base_model_of(trained.clean_model),
+        "architecture": _architecture(trained),
+        "parameters": f"{parameters / 1e6:.1f} million" if parameters > 1e5 else f"{parameters:,}",
+        "library": "timm" if timm_model is not None else "transformers",
+        "noise_config": None if layer is None else layer.config,
+        "repo_id": options.repo_id,
+        "timm_name": timm_model is not None,
+        "timm_snippet": timm_snippet(options.repo_id),
+        "transformers_snippet": transformers_snippet(options.repo_id, _forward_options(trained)),
+        "load_name": options.repo_id or ".",
+        "metrics": [
+            {"name": name, "value": value, "against": _AGAINST.get(name.rpartition("_")[2], "")}
+            for name, value in metrics.items()
+            if not name.startswith(("train/", "noise/"))
+        ],
+        "estimate": estimate,
+        "known_rate": record.data.get("label_noise_rate"),
+        "synthetic_noise": record.data.get("noise"),
+        "facts": _facts(trained),
+    }
+    environment = Environment(
+        loader=PackageLoader("lightning_noisy.hub", "."),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # it is Markdown: `text` escapes
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"text": markdown_text, "python": json.dumps}
+    body = environment.get_template("model_card.md.jinja").render(values)
+    return f"---\n{card_metadata(trained, options, metrics, model_name).to_yaml()}\n---\n\n{body}"
+
+
+def card_metadata(
+    trained: TrainedModel, options: CardOptions, metrics: Mapping[str, float], model_name: str
+) -> ModelCardData:
+    """What the Hub indexes."""
+    is_timm = trained.timm_model is not None
+    tags = ["image-classification", *(["timm"] if is_timm else []), "transformers"]
+    tags += ["lightning-noisy", "noisy-labels"] if trained.noise_layer is not None else ["lightning-noisy"]
+    hub_id = trained.record.data.get("hub_id")
+    datasets = list(options.datasets or ([hub_id] if hub_id else []))
+    data_name = plain_text(str(trained.record.data.get("name") or "the training data"))
+    results = [
+        EvalResult(
+            task_type="image-classification",
+            task_name="Image Classification",
+            dataset_type=datasets[0] if datasets else "imagefolder",
+            dataset_name=datasets[0] if datasets else data_name,
+            dataset_split=_split(name),
+            metric_type="accuracy",
+            metric_name=f"accuracy against {_AGAINST.get(name.rpartition('_')[2], 'labels of the user')}",
+            metric_value=round(float(value), 6),
+        )
+        for name, value in metrics.items()
+        if "accuracy" in name and not name.startswith(("train/", "noise/"))
+    ]
+    return ModelCardData(
+        license=options.license,
+        library_name="timm" if is_timm else "transformers",
+        pipeline_tag="image-classification",
+        base_model=options.base_model or backbones.base_model_of(trained.clean_model),
+        datasets=datasets or None,
+        tags=tags,
+        model_name=plain_text(model_name) if results else None,
+        eval_results=results or None,
+        metrics=["accuracy"] if results else None,
+    )
+
+
+def markdown_text(value: Any) -> str:
+    """A text of the user's for a line of Markdown or a cell of a table: no HTML, no markup, no line break."""
+    escaped = plain_text(str(value)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _SPECIAL.sub(r"\\\1", escaped).replace("://", r"\://").replace("www.", r"www\.")
+
+
+def plain_text(value: str) -> str:
+    """One line without control and direction characters, cut where it is very long."""
+    spaced = " ".join(value.split())
+    visible = "".join(c for c in spaced if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co"))
+    return visible if len(visible) <= LONGEST_TEXT else visible[: LONGEST_TEXT - 1] + "…"
+
+
+def _check_repo_id(name: str, repo_id: str | None) -> None:
+    if repo_id is None:
+        return
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ValueError(f"Expected argument `{name}` to be a repository such as 'me/birds', but {error}") from error
+
+
+def _architecture(trained: TrainedModel) -> str:
+    if (timm_model := trained.timm_model) is not None:
+        return str(timm_model.pretrained_cfg.get("architecture"))
+    return type(trained.clean_model).__name__
+
+
+def _forward_options(trained: TrainedModel) -> dict[str, Any]:
+    if trained.timm_model is not None:
+        return {}
+    size = backbones.resolve_data_config(trained.clean_model)["input_size"]
+    return backbones.forward_options(trained.clean_model, torch.empty(1, *size, device="meta"))
+
+
+def _split(name: str) -> str | None:
+    split = re.match(r"(test|val|eval)", name)
+    return {"test": "test", "val": "validation", "eval": "validation"}[split.group()] if split else None
+
+
+def _facts(trained: TrainedModel) -> dict[str, str]:
+    """The rows of the table about the training, in the order of the card."""
+    record, layer = trained.record, trained.noise_layer
+    data = record.data
+    facts: dict[str, Any] = {
+        "data": data.get("name"),
+        "training images": data.get("train_images"),
+        "noise that was added": data.get("noise"),
+        "epochs": f"{record.epochs:g}" if record.epochs else None,
+        "optimizer steps": record.steps or None,
+    }
+    if layer is not None:
+        config = layer.config
+        where = f", dropout {config.dropout} on its {config.dropout_on}" if config.noise_type == "softmax" else ""
+        facts["noise layer"] = (
+            f"{config.noise_type}{where}, {config.warmup_epochs} epochs of warm-up, learning rate × {config.lr_scale}"
+        )
+    facts |= {name.replace("_", " "): value for name, value in record.hyperparameters.items()}
+    hardware = f"{record.processes} × {record.hardware}" if record.processes > 1 else record.hardware
+    facts |= {
+        "hardware": hardware,
+        "training time": _duration(record.seconds) if record.seconds else None,
+        "versions": ", ".join(f"{name} {number}" for name, number in record.versions.items()),
+    }
+    return {name: str(value) for name, value in facts.items() if value not in (None, "")} or {
+        "record": "none: this model brought no record of its training"
+    }
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

@@ -1,0 +1,41 @@
+"""The code on the card: it runs as pasted."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_IMAGE = 'image = Image.new("RGB", (640, 480))  # your own: Image.open("photo.jpg").convert("RGB")'
+
+_TIMM = """import timm
+import torch
+from PIL import Image
+
+model = timm.create_model("{name}", pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+{image}
+with torch.no_grad():
+    probabilities = model(transform(image)[None]).softmax(dim=1)[0]
+best = probabilities.argmax().item()
+print(model.pretrained_cfg["label_names"][best], probabilities[best].item())"""
+
+_TRANSFORMERS = """import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+processor = AutoImageProcessor.from_pretrained("{name}")
+model = AutoModelForImageClassification.from_pretrained("{name}")
+{image}
+with torch.no_grad():
+    probabilities = model(**processor(image, return_tensors="pt"){options}).logits.softmax(dim=1)[0]
+best = probabilities.argmax().item()
+print(model.config.id2label[best], probabilities[best].item())"""
+
+
+def timm_snippet(repo_id: str | None) -> str:
+    """A prediction by plain timm, from the Hub or from the folder in which it is run."""
+    return _TIMM.format(name=f"hf-hub:{repo_id}" if repo_id else "local-dir:.", image=_IMAGE)
+
+
+def transformers_snippet(repo_id: str | None, forward_options: Mapping[str, Any]) -> str:
+    """A prediction by plain transformers, from the Hub or from the folder in which it is run."""
+    options = "".join(f", {name}={value}" for name, value in forward_options.items())
+    return _TRANSFORMERS.format(name=repo_id or ".", image=_IMAGE, options=options)

@@ -1,0 +1,100 @@
+"""What is exported: a clean native model and all that is known of its training, from wherever it comes."""
+
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+from torch import nn
+
+from lightning_noisy import backbones
+from lightning_noisy.hf import NoisyForImageClassification
+from lightning_noisy.noise import NoiseLayer
+from lightning_noisy.run_record import RunRecord
+from lightning_noisy.training import NoisyImageClassifier
+from lightning_noisy.training.record import describe_run
+
+Source = str | Path | nn.Module
+"""A checkpoint's path, a LightningModule, a model of transformers (with a noise layer or without) or of timm."""
+
+
+@dataclass
+class TrainedModel:
+    """A clean model in eval mode and the facts of its training.
+
+    Args:
+        clean_model: A timm or transformers image classifier.
+        class_names: Its K class names.
+        noise_layer: What it was trained through; ``None`` if it was not.
+        record: What its training left.
+    """
+
+    clean_model: Any
+    class_names: list[str]
+    noise_layer: NoiseLayer | None = None
+    record: RunRecord = field(default_factory=RunRecord)
+
+    @property
+    def timm_model(self) -> Any:
+        """The timm model that this is or wraps, else ``None``."""
+        inside = backbones.timm_model_inside(self.clean_model)
+        return self.clean_model if inside is None and backbones.is_timm(self.clean_model) else inside
+
+
+def resolve_model(model: nn.Module) -> TrainedModel:
+    """From a module in memory.
+
+    Raises:
+        ValueError: If there is no image classifier of timm or transformers in it, or more than one.
+    """
+    if isinstance(model, NoisyForImageClassification):
+        return TrainedModel(model.strip(), _names_in_config(model), model.noise_layer, model.run_record)
+    if not isinstance(model, L.LightningModule):
+        _check_is_native(model)
+        return TrainedModel(copy.deepcopy(model).eval(), class_names_of(model))
+    trainer = getattr(model, "_trainer", None)
+    record = RunRecord() if trainer is None else describe_run(trainer, model)
+    noise_layer = getattr(model, "noise_layer", None)
+    if isinstance(model, NoisyImageClassifier):
+        _check_is_native(model.backbone)
+        return TrainedModel(model.clean_model(), model.class_names, noise_layer, record)
+    native = _the_native_child(model)
+    class_names = getattr(model, "class_names", None) or class_names_of(native)
+    return TrainedModel(copy.deepcopy(native).eval(), list(class_names), noise_layer, record)
+
+
+def class_names_of(model: Any) -> list[str]:
+    """The names that a native model carries; the numbers where it has none."""
+    if backbones.is_transformers(model):
+        return _names_in_config(model)
+    names = model.pretrained_cfg.get("label_names")
+    return list(names) if names and len(names) == model.num_classes else [str(i) for i in range(model.num_classes)]
+
+
+def _names_in_config(model: Any) -> list[str]:
+    return [str(model.config.id2label[label]) for label in range(model.config.num_labels)]
+
+
+def _the_native_child(module: nn.Module) -> nn.Module:
+    natives = {
+        name: child for name, child in module.named_children() if backbones.is_timm(child) or _is_classifier(child)
+    }
+    if len(natives) != 1:
+        raise ValueError(
+            "Expected the LightningModule to hold one image classifier of timm or transformers, but got "
+            f"{len(natives)} ({', '.join(natives) or 'none'}). Export the part itself: `export_clean(module.PART)`."
+        )
+    return next(iter(natives.values()))
+
+
+def _check_is_native(model: nn.Module) -> None:
+    if not (backbones.is_timm(model) or _is_classifier(model)):
+        raise ValueError(
+            f"Expected an image classifier of timm or transformers, but got {type(model).__name__}, which neither "
+            "library could load again. Save a module of your own by safetensors.torch.save_model."
+        )
+
+
+def _is_classifier(model: Any) -> bool:
+    return backbones.is_transformers(model) and type(model).__name__.endswith("ForImageClassification")
