@@ -1,0 +1,50 @@
+"""Checkpoints of real trainings, made once."""
+
+import lightning.pytorch as L
+import pytest
+import torch
+
+from lightning_noisy import NoisyImageClassifier, NoisyImageDataModule
+
+from ..conftest import draw_image
+
+
+@pytest.fixture(scope="session")
+def lightning_checkpoint(tmp_path_factory):
+    """A checkpoint of a small timm backbone, trained for two epochs on photos with noise put on their labels."""
+    return train(tmp_path_factory.mktemp("lightning"), "timm:test_resnet")
+
+
+def train(folder, backbone, noise=None, epochs=2, **options):
+    for label, name in enumerate(("ant", "bee", "cat")):
+        (folder / "photos" / name).mkdir(parents=True, exist_ok=True)
+        for number in range(12):
+            draw_image(label, seed=100 * label + number).save(folder / "photos" / name / f"{number:02}.png")
+    L.seed_everything(0, verbose=False)
+    data = NoisyImageDataModule(
+        str(folder / "photos"), image_size=32, batch_size=8, num_workers=0, noise="pair:0.3", val_fraction=0.2
+    )
+    model = NoisyImageClassifier(
+        backbone,
+        3,
+        ["ant", "bee", "cat"],
+        noise={"warmup_epochs": 1} if noise is None else noise or None,
+        pretrained=False,
+        **{"image_size": 32, **options},
+    )
+    trainer = L.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    trainer.fit(model, data)
+    path = folder / "last.ckpt"
+    trainer.save_checkpoint(path)
+    return path
+
+
+def images(count=2, side=32):
+    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(3))
