@@ -1,6 +1,7 @@
 """What the transformers Trainer must tell a model with a noise layer, and what the training tells its user."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -109,6 +110,15 @@ class NoiseLayerCallback(TrainerCallback):
         model = _noisy_model(kwargs)
         if model is not None:
             model.run_record.metrics.update(as_numbers({name: v for name, v in metrics.items() if _is_quality(name)}))
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        model = _noisy_model(kwargs)
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        if model is None or not folder.is_dir() or (folder / "config.json").is_file() or not args.should_save:
+            return
+        # Of a sharded model (FSDP) the Trainer saves nothing but the shards.
+        model.config.save_pretrained(folder)
+        model.save_companions(folder)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

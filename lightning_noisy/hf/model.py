@@ -131,20 +131,42 @@ class NoisyForImageClassification(PreTrainedModel):
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         options = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
-        model._read_companions(pretrained_model_name_or_path, options)
+        model.load_companions(pretrained_model_name_or_path, options)
         return loaded
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """As every model's, and beside it the image processor and the record of the training."""
         is_main_process = args[0] if args else kwargs.get("is_main_process", True)
         if is_main_process:
-            directory = Path(save_directory)
-            directory.mkdir(parents=True, exist_ok=True)
-            save_processor(self.backbone, directory)
-            write_record(self.run_record, directory / RECORD_FILE)
+            Path(save_directory).mkdir(parents=True, exist_ok=True)
+            self.save_companions(Path(save_directory))
         # By default some backbones are saved under their old parameter names, which the Trainer's resume does not find.
         kwargs.setdefault("save_original_format", False)
         super().save_pretrained(save_directory, *args, **kwargs)
+
+    def save_companions(self, directory: Path) -> None:
+        """Writes what lies beside config and weights: the image processor and the record of the training."""
+        save_processor(self.backbone, directory)
+        write_record(self.run_record, directory / RECORD_FILE)
+
+    def load_companions(self, source: str | Path, options: Mapping[str, Any] | None = None) -> None:
+        """Reads what lies beside config and weights, in a folder or on the Hub.
+
+        Args:
+            source: As of :meth:`from_pretrained`.
+            options: ``revision``, ``token``, ... for the Hub.
+        """
+        options = dict(options or {})
+        setattr(self.backbone, backbones.PROCESSOR, read_processor(str(source), options))
+        path = cached_file(
+            str(source),
+            RECORD_FILE,
+            **options,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        if path is not None:
+            self.run_record = read_record(Path(path))
 
     def forward(
         self,
@@ -259,15 +281,3 @@ class NoisyForImageClassification(PreTrainedModel):
 
     def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
         self.backbone._set_gradient_checkpointing(*args, **kwargs)
-
-    def _read_companions(self, source: Any, options: Mapping[str, Any]) -> None:
-        setattr(self.backbone, backbones.PROCESSOR, read_processor(str(source), options))
-        path = cached_file(
-            str(source),
-            RECORD_FILE,
-            **options,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-        if path is not None:
-            self.run_record = read_record(Path(path))

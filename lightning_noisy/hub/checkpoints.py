@@ -23,6 +23,8 @@ LIGHTNING_SHARDS = "meta.pt"
 TRAINER_SHARDS = "pytorch_model_fsdp_0"
 """The folder of shards that the transformers Trainer writes under FSDP."""
 SHARD_INDEX = ".metadata"
+SHARDED_KEYS = ("model", "state_dict")
+"""Where the weights are among the shards: of FSDPStrategy and accelerate, of ModelParallelStrategy."""
 
 _SAFE_IN_INDEX = {
     "torch.distributed.checkpoint.metadata": {
@@ -96,7 +98,7 @@ def _noisy_model(folder: Path, config: NoisyImageClassificationConfig) -> NoisyF
         return NoisyForImageClassification.from_pretrained(folder, dtype="auto")
     model = NoisyForImageClassification(config)
     model.load_state_dict(_read_shards(folder / TRAINER_SHARDS))
-    model._read_companions(folder, {})
+    model.load_companions(folder)
     return model.eval()
 
 
@@ -122,9 +124,12 @@ def _read_shards(folder: Path) -> dict[str, Any]:
 
     _check_index_is_safe(folder / SHARD_INDEX)
     found: dict[str, Any] = {}
-    planner = _EmptyStateDictLoadPlanner(keys={"model"})
+    planner = _EmptyStateDictLoadPlanner(keys=set(SHARDED_KEYS))
     _load_state_dict(found, storage_reader=FileSystemReader(folder), planner=planner, no_dist=True)
-    return found["model"]
+    for key in SHARDED_KEYS:
+        if key in found:
+            return found[key]
+    raise ValueError(f"Expected the shards in {str(folder)!r} to hold a model, but they hold none.")
 
 
 class _PlainUnpickler(pickle.Unpickler):

@@ -1,0 +1,132 @@
+"""Two processes on a CPU (gloo), launched by torchrun: DDP through the Trainers, and FSDP's sharding of the model."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import Trainer
+
+from lightning_noisy import NoiseConfig
+from lightning_noisy.hf import NoisyForImageClassification, NoisyTrainer
+from lightning_noisy.hub import export_clean
+
+from .small import Images, arguments, batch, noisy_vit
+
+pytestmark = pytest.mark.slow
+
+TRAIN = """
+import sys
+import torch
+from transformers import Trainer
+from lightning_noisy import NoiseConfig
+from lightning_noisy.hf import NoisyTrainer
+from small import Images, arguments, noisy_vit
+
+name, output = sys.argv[1:]
+model = noisy_vit(NoiseConfig(warmup_epochs=1, dropout=0.0))
+args = arguments(
+    output, num_train_epochs=3, per_device_train_batch_size=2, optim="sgd", max_grad_norm=0.0, save_strategy="epoch",
+    logging_steps=3, eval_strategy="epoch",
+)
+trainer = {"NoisyTrainer": NoisyTrainer, "Trainer": Trainer}[name](
+    model=model, args=args, train_dataset=Images(), eval_dataset=Images(9)
+)
+trainer.train()
+rank = trainer.args.process_index
+losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+torch.save(
+    {"state": model.state_dict(), "counts": model.run_record.label_counts, "losses": losses, "world": args.world_size},
+    f"{output}/rank{rank}.pt",
+)
+"""
+
+SHARD = """
+import sys
+from pathlib import Path
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from small import batch, noisy_vit
+
+output = sys.argv[1]
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+model = noisy_vit().train()
+mesh = init_device_mesh("cpu", (2,))
+wrapped = [module for module in model.modules() if type(module).__name__ in model._no_split_modules]
+for module in wrapped:
+    fully_shard(module, mesh=mesh)
+fully_shard(model, mesh=mesh)
+optimizer = torch.optim.SGD(model.parameter_groups(0.5))
+images, labels = batch(4)
+loss = model(images[2 * rank : 2 * rank + 2], labels=labels[2 * rank : 2 * rank + 2]).loss
+loss.backward()
+optimizer.step()
+dcp.save({"model": model.state_dict()}, checkpoint_id=f"{output}/checkpoint-1/pytorch_model_fsdp_0")
+trace = model.transition_matrix().trace()
+if rank == 0:
+    model.config.save_pretrained(f"{output}/checkpoint-1")
+    model.save_companions(Path(f"{output}/checkpoint-1"))
+    torch.save({"wrapped": len(wrapped), "trace": trace}, f"{output}/facts.pt")
+dist.destroy_process_group()
+"""
+
+
+def torchrun(script, *arguments, folder):
+    (folder / "script.py").write_text(script, encoding="utf-8")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "script.py"]
+    path = f"{Path(__file__).parent}:{Path(__file__).parents[2]}"
+    ran = subprocess.run(
+        [*command, *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    return ran
+
+
+@pytest.mark.parametrize("name", ["NoisyTrainer", "Trainer"])
+def test_two_processes_train_as_one_with_the_doubled_batch(name, tmp_path):
+    torchrun(TRAIN, name, tmp_path / "two", folder=tmp_path)
+    first, second = (torch.load(tmp_path / "two" / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert first["world"] == 2
+    model = noisy_vit(NoiseConfig(warmup_epochs=1, dropout=0.0))
+    args = arguments(tmp_path / "one", num_train_epochs=3, optim="sgd", max_grad_norm=0.0, logging_steps=3)
+    trainer_class = NoisyTrainer if name == "NoisyTrainer" else Trainer
+    trainer = trainer_class(model=model, args=args, train_dataset=Images())
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert first["losses"] == pytest.approx(losses, rel=1e-4)
+    for key, value in model.state_dict().items():
+        assert torch.equal(first["state"][key], second["state"][key]), key
+        torch.testing.assert_close(first["state"][key], value, rtol=1e-4, atol=1e-6)
+    assert first["counts"] == second["counts"] == model.run_record.label_counts
+    assert sum(count for _, _, count in first["counts"]) == 24
+    loaded = NoisyForImageClassification.from_pretrained(tmp_path / "two" / "checkpoint-18")
+    assert torch.equal(loaded.noise_layer.weight, first["state"]["noise_layer.weight"])
+    assert loaded.run_record.processes == 2
+    export_clean(tmp_path / "two" / "checkpoint-18", tmp_path / "clean", license="mit")
+
+
+def test_a_sharded_model_steps_as_a_whole_one_and_its_shards_export(tmp_path):
+    torchrun(SHARD, tmp_path, folder=tmp_path)
+    facts = torch.load(tmp_path / "facts.pt", weights_only=True)
+    assert facts["wrapped"] == 3, "two ViTLayers and the embeddings"
+    model = noisy_vit().train()
+    optimizer = torch.optim.SGD(model.parameter_groups(0.5))
+    images, labels = batch(4)
+    model(images, labels=labels).loss.backward()
+    optimizer.step()
+    assert facts["trace"].item() == pytest.approx(model.transition_matrix().trace().item(), rel=1e-5)
+    folder = export_clean(tmp_path / "checkpoint-1", tmp_path / "clean", license="mit")
+    again = NoisyForImageClassification.from_backbone(folder, noise="export")
+    for key, value in model.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[key], value, rtol=1e-4, atol=1e-6)
