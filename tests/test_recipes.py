@@ -1,12 +1,17 @@
 """Every recipe runs, on a tiny input."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import yaml
 
+from lightning_noisy import backbones
 from lightning_noisy.cli import main
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -40,6 +45,50 @@ def test_the_folder_of_photos(photos, tmp_path):
     resumed = main(["fit", "--config", str(RECIPES / "imagefolder.yaml"), f"--data.source={photos}", *tiny, *longer])
     assert resumed.trainer.current_epoch == 3
     assert resumed.trainer.global_step == 3
+
+
+HF_SMALL = ["--num_train_epochs=2", "--per_device_train_batch_size=8", "--report_to=none", "--use_cpu=true"]
+HF_SMALL += ["--warmup_epochs_of_noise=1", "--license=mit", "--disable_tqdm=true", "--save_strategy=epoch"]
+
+
+@pytest.fixture
+def tiny_backbone(tmp_path):
+    model = backbones.build_backbone("timm:test_resnet", 5, pretrained=False, image_size=32)
+    backbones.save_backbone(model, tmp_path / "base", list("abcde"))
+    return str(tmp_path / "base")
+
+
+def hf_trainer(photos, tiny_backbone, tmp_path):
+    return [f"--data={photos}", f"--backbone={tiny_backbone}", f"--output_dir={tmp_path / 'run'}", *HF_SMALL]
+
+
+def test_the_plain_transformers_trainer(photos, tiny_backbone, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    arguments = hf_trainer(photos, tiny_backbone, tmp_path)
+    script = load_script(RECIPES / "hf_trainer.py")
+    metrics = script.run(arguments)
+    assert 0 <= metrics["eval_accuracy_noisy"] <= 1
+    clean = timm.create_model(f"local-dir:{tmp_path / 'run' / 'clean'}", pretrained=True)
+    assert clean.pretrained_cfg["label_names"] == ["ant", "bee", "cat"]
+    script.run([*arguments, "--num_train_epochs=3", "--resume_from_checkpoint=true"])
+    assert (tmp_path / "run" / "checkpoint-12").is_dir()
+    for word in ("When:", "Needs:", "Change:"):
+        assert word in script.__doc__
+
+
+@pytest.mark.slow
+def test_the_transformers_script_under_torchrun(photos, tiny_backbone, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    ran = subprocess.run(
+        [*command, str(RECIPES / "hf_trainer.py"), *hf_trainer(photos, tiny_backbone, tmp_path)],
+        env={**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert "hardware | 2 × cpu" in (tmp_path / "run" / "clean" / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -108,7 +108,8 @@ def read_processor(source: str, options: Mapping[str, Any] | None = None) -> dic
     from transformers import AutoImageProcessor
 
     try:
-        return json.loads(AutoImageProcessor.from_pretrained(source, **(options or {})).to_json_string())
+        with errors_only():  # which backend it falls back to is of no interest here
+            return json.loads(AutoImageProcessor.from_pretrained(source, **(options or {})).to_json_string())
     except (OSError, ValueError, ImportError):  # a folder without one
         return None
 

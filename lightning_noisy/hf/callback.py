@@ -19,6 +19,9 @@ logger = logging.get_logger(__name__)
 LOST_BELOW = 0.01
 """A class is lost when it is predicted for fewer than this share of the images that carry its label."""
 
+GENERIC_NAMES = ("imagefolder", "parquet", "csv", "json", "arrow", "webdataset", "generator")
+"""What `datasets` calls data that lie in files, which says nothing."""
+
 HYPERPARAMETERS = (
     "learning_rate",
     "weight_decay",
@@ -44,9 +47,15 @@ class NoiseLayerCallback(TrainerCallback):
     Every Trainer gets one when ``lightning_noisy.hf`` is imported, the plain one too; it leaves other models alone. It
     adds ``noise/estimated_rate`` (the share of the training labels with which the network disagrees, last epoch) and
     ``noise/trace`` (of the learned transition matrix) to the training logs.
+
+    The plain Trainer puts the noise layer into one group with the network's matrices. Its step is then taken back to
+    the layer's own learning rate without weight decay: exact for optimizers whose step is proportional to the learning
+    rate and whose weight decay is apart from it (AdamW and its relatives, SGD without momentum).
     """
 
     def __init__(self) -> None:
+        self._shared_group: dict[str, Any] | None = None
+        self._weight_before: Tensor | None = None
         self._counts: Tensor | None = None
         self._epoch = 0
         self._start = 0.0
@@ -60,7 +69,8 @@ class NoiseLayerCallback(TrainerCallback):
         self._start = time.perf_counter()
         self._epoch = int(state.epoch or 0) - 1
         self._counts = model.label_counts = None
-        self._notice(model, args, state, kwargs["optimizer"])
+        self._shared_group = _group_with_others(kwargs["optimizer"], model.noise_layer)
+        self._notice_warmup(model, state)
         record = model.run_record
         record.trainer = "transformers"
         record.hyperparameters = {name: _plain(getattr(args, name)) for name in HYPERPARAMETERS if hasattr(args, name)}
@@ -77,6 +87,27 @@ class NoiseLayerCallback(TrainerCallback):
             self._epoch += 1
             model.set_epoch(self._epoch)
             model.label_counts = None
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        model = _noisy_model(kwargs)
+        if model is not None and model.noise_layer is not None and self._shared_group is not None:
+            self._weight_before = model.noise_layer.weight.detach().clone()
+
+    @torch.no_grad()
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        model = _noisy_model(kwargs)
+        if model is None or model.noise_layer is None or self._shared_group is None:
+            return
+        before, layer = self._weight_before, model.noise_layer
+        assert before is not None
+        decay = self._shared_group["lr"] * self._shared_group.get("weight_decay", 0.0)
+        own_step = before + layer.config.lr_scale * (layer.weight - (1 - decay) * before)
+        was_taken = (layer.weight != before).any()  # a step whose gradients overflowed is left out
+        layer.weight.copy_(torch.where(was_taken, own_step, before))
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -133,25 +164,14 @@ class NoiseLayerCallback(TrainerCallback):
         record.epochs, record.steps = float(state.epoch or 0), state.global_step
         record.seconds = time.perf_counter() - self._start
 
-    def _notice(
-        self, model: NoisyForImageClassification, args: TrainingArguments, state: TrainerState, optimizer: Any
-    ) -> None:
-        layer = model.noise_layer
-        if layer is None:
-            return
-        warmup_epochs, epochs = layer.config.warmup_epochs, state.num_train_epochs
-        if 0 < epochs <= warmup_epochs:
+    def _notice_warmup(self, model: NoisyForImageClassification, state: TrainerState) -> None:
+        warmup_epochs = 0 if model.noise_layer is None else model.noise_layer.config.warmup_epochs
+        if 0 < state.num_train_epochs <= warmup_epochs:
             logger.warning(
                 f"The noise layer will never act: its `warmup_epochs` is {warmup_epochs} and training ends after "
-                f"{epochs} epochs. Train longer, or lower `warmup_epochs` to a third of the training or less."
+                f"{state.num_train_epochs} epochs. Train longer, or lower `warmup_epochs` to a third of the training "
+                "or less."
             )
-        for group in optimizer.param_groups:
-            if group.get("weight_decay", 0.0) > 0 and any(p is layer.weight for p in group["params"]):
-                logger.warning(
-                    f"The noise layer has a weight decay of {group['weight_decay']}, which pulls it towards expecting "
-                    "noise alone. Use NoisyTrainer, or give the Trainer "
-                    "`optimizers=(torch.optim.AdamW(model.parameter_groups(lr, weight_decay)), None)`."
-                )
 
     def _warn_of_lost_classes(self, model: NoisyForImageClassification, args: TrainingArguments) -> None:
         assert self._counts is not None and model.noise_layer is not None
@@ -177,6 +197,13 @@ def _noisy_model(kwargs: dict[str, Any]) -> NoisyForImageClassification | None:
     return model if isinstance(model, NoisyForImageClassification) else None
 
 
+def _group_with_others(optimizer: Any, noise_layer: nn.Module | None) -> dict[str, Any] | None:
+    """The optimizer's group that trains the noise layer together with the network, if there is one."""
+    weight = getattr(noise_layer, "weight", None)
+    groups = [group for group in optimizer.param_groups if any(p is weight for p in group["params"])]
+    return groups[0] if groups and len(groups[0]["params"]) > 1 else None
+
+
 def _sum_over_ranks(counts: Tensor) -> Tensor:
     counts = counts.clone()
     if dist.is_available() and dist.is_initialized():
@@ -186,8 +213,8 @@ def _sum_over_ranks(counts: Tensor) -> Tensor:
 
 def _describe(loader: Any) -> dict[str, Any]:
     dataset: Any = getattr(loader, "dataset", None)
-    info = getattr(dataset, "info", None)
-    described = {"name": getattr(info, "dataset_name", None)}
+    name = getattr(getattr(dataset, "info", None), "dataset_name", None)
+    described = {"name": None if name in GENERIC_NAMES else name}
     if hasattr(dataset, "__len__"):
         described["train_images"] = len(dataset)
     return {name: value for name, value in described.items() if value is not None}

@@ -13,8 +13,8 @@ from lightning_noisy.hf.model import NoisyForImageClassification
 class NoisyTrainer(Trainer):
     """A :class:`~transformers.Trainer` that gives the noise layer its own learning rate and no weight decay.
 
-    ``label_smoothing_factor`` acts on the noisy labels. The plain Trainer works too: there the noise layer learns at
-    the network's learning rate and with its weight decay, and label smoothing is refused.
+    ``label_smoothing_factor`` acts on the noisy labels. The plain Trainer works too and trains to the same weights; its
+    label smoothing, which would bypass the noise layer, is refused.
 
     Args:
         model: A :class:`NoisyForImageClassification`.

@@ -1,0 +1,110 @@
+"""Fine-tune through a noise layer with the plain transformers Trainer, and keep a clean model.
+
+When: you live in transformers rather than in Lightning.
+Needs: images in folders (photos/CLASS/*.jpg), a data set on the Hub, or Parquet files with an image and a label column.
+Change: --data and --backbone; every option of transformers.TrainingArguments can be given too.
+
+    python recipes/hf_trainer.py --data photos/ --backbone timm/resnet50.a1_in1k --output_dir runs/hf --license mit
+    torchrun --nproc_per_node 2 recipes/hf_trainer.py ...    # the same options, several GPUs (or processes on a CPU)
+    accelerate launch recipes/hf_trainer.py ...              # as `accelerate config` says
+    ... --resume_from_checkpoint true                        # goes on from the newest checkpoint in --output_dir
+"""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from datasets import ClassLabel, DatasetDict, load_dataset
+from transformers import HfArgumentParser, Trainer, TrainingArguments
+
+from lightning_noisy import NoiseConfig, backbones
+from lightning_noisy.hf import NoisyForImageClassification
+from lightning_noisy.hub import export_clean
+
+
+@dataclass
+class Options:
+    """What this script needs beside the training arguments."""
+
+    data: str = field(metadata={"help": "A folder of images, a folder or file of Parquet, or a data set on the Hub."})
+    backbone: str = field(
+        default="google/vit-base-patch16-224-in21k", metadata={"help": "A repository or a folder of a classifier."}
+    )
+    label_column: str = field(default="label", metadata={"help": "The column of the given labels."})
+    clean_label_column: str | None = field(default=None, metadata={"help": "Checked labels, for the evaluation only."})
+    warmup_epochs_of_noise: int = field(default=3, metadata={"help": "Epochs of cross-entropy before the layer acts."})
+    augmentation: bool = field(default=True, metadata={"help": "Crop, flip and recolour the training images."})
+    cross_entropy: bool = field(default=False, metadata={"help": "Train without a noise layer, to compare."})
+    license: str | None = field(default=None, metadata={"help": "Of the clean model, which is then exported."})
+
+
+def load_data(options: Options) -> tuple[DatasetDict, list[str]]:
+    """The splits ``train`` and ``test``, and the class names."""
+    path = Path(options.data)
+    if path.suffix == ".parquet" or (path.is_dir() and any(path.glob("*.parquet"))):
+        files = {"train": str(path)} if path.is_file() else {f.stem: str(f) for f in path.glob("*.parquet")}
+        data = load_dataset("parquet", data_files=files)
+    else:
+        data = load_dataset("imagefolder", data_dir=str(path)) if path.is_dir() else load_dataset(options.data)
+    if not isinstance(data["train"].features[options.label_column], ClassLabel):
+        data = data.class_encode_column(options.label_column)
+    if "test" not in data:
+        held_out = data["train"].train_test_split(0.1, seed=0, stratify_by_column=options.label_column)
+        data = DatasetDict(train=held_out["train"], test=held_out["test"])
+    return data, data["train"].features[options.label_column].names
+
+
+def prepare(data: DatasetDict, model: NoisyForImageClassification, options: Options) -> DatasetDict:
+    """Images as the backbone wants them, augmented for training; checked labels, where there are any, for the test."""
+    config = backbones.resolve_data_config(model.backbone)
+    labels = {"train": options.label_column, "test": options.clean_label_column or options.label_column}
+
+    def on_the_fly(split: str) -> Any:
+        is_random = split == "train" and options.augmentation
+        transform = timm.data.create_transform(**config, is_training=is_random)
+
+        def apply(rows: dict[str, list]) -> dict[str, list]:
+            pixels = [transform(image.convert("RGB")) for image in rows["image"]]
+            return {"pixel_values": pixels, "labels": rows[labels[split]]}
+
+        return apply
+
+    return DatasetDict({split: data[split].with_transform(on_the_fly(split)) for split in labels})
+
+
+def run(arguments: list[str]) -> dict[str, float]:
+    """Trains, evaluates, exports; returns the metrics."""
+    parser = HfArgumentParser((Options, TrainingArguments))
+    options, args = parser.parse_args_into_dataclasses(arguments)
+    args.remove_unused_columns = False  # the transform needs the image column
+    data, names = load_data(options)
+    torch.manual_seed(args.seed)  # of a new head
+    model = NoisyForImageClassification.from_backbone(
+        options.backbone,
+        noise=None if options.cross_entropy else NoiseConfig(warmup_epochs=options.warmup_epochs_of_noise),
+        id2label=dict(enumerate(names)),
+    )
+    splits = prepare(data, model, options)
+    kind = "clean" if options.clean_label_column else "noisy"
+    trainer = Trainer(
+        model=model,
+        args=args,
+        train_dataset=splits["train"],
+        eval_dataset=splits["test"],
+        compute_metrics=lambda found: {f"accuracy_{kind}": float((found[0].argmax(1) == found[1]).mean())},
+    )
+    # HfArgumentParser leaves a string; the Trainer wants a bool for the newest checkpoint.
+    resume = {"true": True, "false": None}.get(str(args.resume_from_checkpoint).lower(), args.resume_from_checkpoint)
+    trainer.train(resume_from_checkpoint=resume)
+    metrics = trainer.evaluate()
+    trainer.save_model()
+    if options.license and trainer.is_world_process_zero():
+        export_clean(model, Path(args.output_dir) / "clean", license=options.license, overwrite=True)
+    return metrics
+
+
+if __name__ == "__main__":
+    run(sys.argv[1:])
