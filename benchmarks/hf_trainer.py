@@ -1,10 +1,10 @@
-"""recipes/hf_trainer.py on handwritten digits with and without the noise layer, over seeds; a line of JSON for each run.
+"""recipes/hf_trainer.py on handwritten digits, with the noise layer and without, over seeds; a line of JSON a run.
 
     python benchmarks/hf_trainer.py --seeds 3
 
-The data and the network of `make demo` (46% of the labels wrong, timm's resnet10t from random weights, 12 epochs), trained
-by the plain transformers Trainer. A run that is already in the results file is not repeated. Accuracies are on clean test
-labels after the last epoch.
+The data and the network of `make demo` (46% of the labels wrong, timm's resnet10t from random weights, 12 epochs),
+trained by the plain transformers Trainer. A run that is already in the results file is not repeated. Accuracies are on
+clean test labels after the last epoch.
 """
 
 import argparse

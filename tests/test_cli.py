@@ -164,3 +164,60 @@ def test_the_console_script_is_installed():
     shown = subprocess.run([script, "--help"], capture_output=True, text=True, check=True)
     for subcommand in ("fit", "validate", "test", "predict"):
         assert subcommand in shown.stdout
+
+
+def shell(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["lightning-noisy", *map(str, arguments)])
+    console_script()
+
+
+def test_export_and_the_dry_run_of_a_push(photos, tmp_path, monkeypatch, capsys):
+    run, clean = tmp_path / "run", tmp_path / "clean"
+    main(["fit", f"--data.source={photos}", *TINY, *logger(run)])
+    checkpoint = next((run / "checkpoints").glob("*.ckpt"))
+    capsys.readouterr()
+    options = ["--ckpt_path", checkpoint, "--license", "apache-2.0"]
+    metrics = ["--metrics", "{test/accuracy_clean: 0.75}", "--datasets", "[me/insects]", "--model_name", "Insects"]
+    shell(monkeypatch, "export", *options, *metrics, "--output", clean)
+    shown = capsys.readouterr().out
+    assert "model.safetensors" in shown and "transition_matrix.png" in shown and "9 files" in shown
+    card = (clean / "README.md").read_text(encoding="utf-8")
+    assert "# Insects" in card and "- me/insects" in card and "| test/accuracy\\_clean | 0.75 |" in card
+    assert timm.create_model(f"local-dir:{clean}", pretrained=True).num_classes == 3
+    shell(monkeypatch, "push", *options, "--repo_id", "me/insects", "--private", "--dry_run")
+    shown = capsys.readouterr().out
+    assert "Nothing was sent" in shown and "me/insects" in shown and "model.safetensors" in shown
+    assert 'timm.create_model("hf-hub:me/insects", pretrained=True)' in shown, "the card, as it would be pushed"
+
+    (tmp_path / "options.yaml").write_text(f"ckpt_path: {checkpoint}\nlicense: mit\noverwrite: true\n")
+    shell(monkeypatch, "export", "--config", tmp_path / "options.yaml", "--output", clean)
+    assert "license: mit" in (clean / "README.md").read_text(encoding="utf-8")
+
+
+PUBLISHING_MISTAKES = {
+    "no licence": (["export", "--ckpt_path=nowhere", "--output=out"], "`license`.*'apache-2.0'"),
+    "no checkpoint": (["export", "--ckpt_path=nowhere", "--output=out", "--license=mit"], "'nowhere' does not exist"),
+    "no output": (["export", "--ckpt_path=nowhere", "--license=mit"], "output"),
+    "an unknown option": (["push", "--ckpt_path=a", "--repo_id=b", "--licence=mit"], "licence"),
+    "a repository": (["push", "--ckpt_path=a", "--repo_id=a b", "--license=mit", "--dry_run"], "`repo_id`.*'me/birds'"),
+    "metrics": (["export", "--ckpt_path=a", "--output=b", "--metrics={a: high}"], "metrics"),
+}
+
+
+@pytest.mark.parametrize("mistake", list(PUBLISHING_MISTAKES))
+def test_a_mistake_in_publishing_ends_in_one_sentence(mistake, tmp_path, monkeypatch, capsys):
+    arguments, message = PUBLISHING_MISTAKES[mistake]
+    with pytest.raises(SystemExit) as ended:
+        shell(monkeypatch, *arguments)
+    said = ended.value.code if isinstance(ended.value.code, str) else capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("lightning-noisy: error: ")
+    assert re.search(message, said), said
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_help_names_the_commands_that_publish(monkeypatch, capsys):
+    for arguments, word in ((["--help"], "lightning-noisy export"), (["push", "--help"], "--dry_run")):
+        with pytest.raises(SystemExit) as ended:
+            shell(monkeypatch, *arguments)
+        assert ended.value.code == 0
+        assert word in " ".join(capsys.readouterr().out.split())

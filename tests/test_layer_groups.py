@@ -5,7 +5,13 @@ from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from lightning_noisy import backbones
-from lightning_noisy.layer_groups import frozen_modules, layer_depths, parameter_groups, set_trainable_blocks
+from lightning_noisy.layer_groups import (
+    block_classes,
+    frozen_modules,
+    layer_depths,
+    parameter_groups,
+    set_trainable_blocks,
+)
 
 from .test_backbones import TRANSFORMERS, saved
 
@@ -156,3 +162,21 @@ def test_unlike_layers_between_two_stages_are_part_of_the_next_block(tmp_path):
     downsampling = {depth for name, depth in depths.items() if "stages.1.downsampling_layer" in name}
     first_block = {depth for name, depth in depths.items() if "stages.1.layers.0" in name}
     assert downsampling == first_block
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("resnet50", ["Bottleneck"]),
+        ("vit_base_patch16_224", ["Block"]),
+        ("convnext_tiny", ["ConvNeXtStage"]),
+        ("efficientnet_b0", ["DepthwiseSeparableConv", "InvertedResidual"]),
+    ],
+)
+def test_the_classes_of_the_blocks(name, expected):
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    assert block_classes(model) == expected
+    held = [module for module in model.modules() if type(module).__name__ in expected]
+    inside = {id(parameter) for module in held for parameter in module.parameters()}
+    assert len(inside) > 0.8 * len(list(model.parameters())), "nearly all of the model lies in blocks"

@@ -78,10 +78,8 @@ def describe_run(trainer: L.Trainer, pl_module: L.LightningModule) -> RunRecord:
 
 
 def _epochs(trainer: Any) -> float:
-    batches = trainer.fit_loop.epoch_loop.batch_progress.current.completed
-    in_epoch = trainer.num_training_batches
-    whole = trainer.fit_loop.epoch_progress.current.completed
-    return float(whole) if whole > trainer.current_epoch or not in_epoch else trainer.current_epoch + batches / in_epoch
+    batches, in_epoch = trainer.fit_loop.epoch_loop.batch_progress.total.completed, trainer.num_training_batches
+    return round(batches / in_epoch, 3) if 0 < in_epoch < float("inf") else float(trainer.current_epoch)
 
 
 def _callback(trainer: Any, kind: type) -> Any:
