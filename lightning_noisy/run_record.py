@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 RECORD_FILE = "noisy_training.json"
+CARD_TAG = "lightning-noisy"
+"""By this tag a model card says that it was written from such a record."""
 PACKAGES = ("lightning-noisy", "torch", "timm", "transformers", "lightning", "datasets", "accelerate")
 
 
@@ -19,6 +21,7 @@ class RunRecord:
 
     Args:
         trainer: ``"lightning"`` or ``"transformers"``.
+        base_model: The Hub repository whose weights the training started from.
         hyperparameters: By name.
         data: ``name``, ``hub_id``, ``train_images``, ``noise`` and ``label_noise_rate`` where they are known.
         metrics: By name; a name that ends in ``_noisy`` was measured against the given labels, ``_clean`` against
@@ -33,6 +36,7 @@ class RunRecord:
     """
 
     trainer: str = ""
+    base_model: str | None = None
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)

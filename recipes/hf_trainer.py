@@ -103,6 +103,7 @@ def run(arguments: list[str]) -> dict[str, float]:
     trainer.save_model()
     if options.license and trainer.is_world_process_zero():
         export_clean(model, Path(args.output_dir) / "clean", license=options.license, overwrite=True)
+    trainer.accelerator.end_training()  # leaves the group of processes in order
     return metrics
 
 

@@ -15,6 +15,7 @@ from torch import nn
 from transformers import AutoModelForImageClassification
 
 from lightning_noisy import backbones
+from lightning_noisy.backbones.timm_models import hub_name
 
 NAMES = ["ant", "bee", "cat"]
 TIMM = ["test_vit", "test_resnet", "test_efficientnet", "test_convnext", "mobilenetv2_035"]
@@ -353,3 +354,56 @@ def test_importing_backbones_does_not_import_transformers():
     script = "import sys, lightning_noisy.backbones; assert 'transformers' not in sys.modules"
     root = Path(backbones.__file__).parents[1]
     subprocess.run([sys.executable, "-c", script], cwd=root, check=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("name", "repository"),
+    [
+        ("resnet50.a1_in1k", "timm/resnet50.a1_in1k"),
+        (
+            "resnet50",
+            f"timm/{timm.get_pretrained_cfg('resnet50').architecture}.{timm.get_pretrained_cfg('resnet50').tag}",
+        ),
+        ("hf-hub:me/birds", "me/birds"),
+        ("local-dir:birds", None),
+    ],
+)
+def test_the_repository_of_pretrained_weights(name, repository):
+    config = {} if ":" in name else timm.get_pretrained_cfg(name).to_dict()
+    assert hub_name(name, config) == repository
+
+
+def test_a_spec_remembers_the_repository_and_no_local_path(tmp_path):
+    model = backbones.build_backbone("timm:test_resnet", 3, pretrained=False)
+    assert backbones.base_model_of(model) is None
+    model._noisy_base_model = "me/birds"
+    rebuilt = backbones.build_backbone(backbones.backbone_spec(model), 3)
+    assert backbones.base_model_of(rebuilt) == "me/birds"
+    assert backbones.base_model_of(backbones.build_backbone(saved("vit", tmp_path), 3)) is None
+
+
+def test_a_wrapped_timm_model_gets_another_head_and_is_saved_as_timm_does(tmp_path):
+    backbones.save_backbone(backbones.build_backbone("timm:test_vit", 2, pretrained=False), tmp_path / "base")
+    model = backbones.build_backbone(f"hf:{tmp_path / 'base'}", 2, class_names=NAMES[:2])
+    model.config.pretrained_cfg["mean"] = [0.1, 0.2, 0.3]
+    model = backbones.build_backbone(model, 3, class_names=NAMES)
+    backbones.save_backbone(model, tmp_path / "clean", NAMES)
+    plain = timm.create_model(f"local-dir:{tmp_path / 'clean'}", pretrained=True)
+    assert plain.pretrained_cfg["mean"] == (0.1, 0.2, 0.3) or list(plain.pretrained_cfg["mean"]) == [0.1, 0.2, 0.3]
+    assert plain.pretrained_cfg["label_names"] == NAMES
+    assert_same(model, plain)
+
+
+@pytest.mark.parametrize("crop_mode", ["squash", "center"])
+def test_a_model_without_a_processor_is_saved_with_one_that_does_what_the_training_did(crop_mode, tmp_path):
+    model = backbones.build_backbone(saved("resnet", tmp_path / "base"), 3)
+    config = {**backbones.DEFAULT_DATA_CONFIG, "input_size": (3, 48, 48), "crop_mode": crop_mode, "crop_pct": 0.8}
+    model._noisy_data_config = config
+    backbones.save_backbone(model, tmp_path / "clean")
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "clean")
+    ramp = np.tile(np.linspace(0, 255, 90)[:, None], (70, 1, 3)).astype(np.uint8)
+    found = processor(Image.fromarray(ramp), return_tensors="pt")["pixel_values"][0]
+    expected = timm.data.create_transform(**config, is_training=False)(Image.fromarray(ramp))
+    assert found.shape == expected.shape == (3, 48, 48)
+    if crop_mode == "center":
+        assert (found - expected).abs().mean() < 0.05

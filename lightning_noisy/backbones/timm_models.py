@@ -28,7 +28,7 @@ def build_timm(
     if all(part is None or isinstance(part, nn.Identity) for part in (head if isinstance(head, tuple) else [head])):
         raise ValueError(f"Expected argument `backbone` to name a classifier, but 'timm:{name}' has no head.")
     if pretrained:
-        setattr(model, BASE_MODEL, _hub_name(name, model.pretrained_cfg))
+        setattr(model, BASE_MODEL, hub_name(name, model.pretrained_cfg))
     return model
 
 
@@ -76,7 +76,8 @@ def _near(names: Sequence[str]) -> str:
     return " Did you mean " + " or ".join(f"'timm:{name}'" for name in names) + "?"
 
 
-def _hub_name(name: str, pretrained_cfg: Mapping[str, Any]) -> str | None:
+def hub_name(name: str, pretrained_cfg: Mapping[str, Any]) -> str | None:
+    """The repository on the Hub from which ``timm.create_model(name, pretrained=True)`` takes its weights, if any."""
     scheme, _, rest = name.partition(":")
     if rest:
         return rest if scheme in ("hf-hub", "hf_hub") else None

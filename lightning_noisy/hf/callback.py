@@ -73,7 +73,7 @@ class NoiseLayerCallback(TrainerCallback):
         self._notice_warmup(model, state)
         record = model.run_record
         record.trainer = "transformers"
-        record.hyperparameters = {name: _plain(getattr(args, name)) for name in HYPERPARAMETERS if hasattr(args, name)}
+        record.hyperparameters = _hyperparameters(args)
         record.data = _describe(kwargs.get("train_dataloader")) | record.data
         record.processes = args.world_size
         record.hardware = _device_name(args.device)
@@ -209,6 +209,14 @@ def _sum_over_ranks(counts: Tensor) -> Tensor:
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(counts)
     return counts.cpu().double()
+
+
+def _hyperparameters(args: TrainingArguments) -> dict[str, Any]:
+    """Those that were used: what is off or not set is left out."""
+    batch_size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    found = {name: _plain(getattr(args, name, None)) for name in HYPERPARAMETERS}
+    used = {name: value for name, value in found.items() if name == "seed" or value not in (None, False, 0, -1, "")}
+    return {"total_batch_size": batch_size, **used}
 
 
 def _describe(loader: Any) -> dict[str, Any]:

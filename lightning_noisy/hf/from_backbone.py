@@ -16,9 +16,15 @@ from lightning_noisy.backbones.transformers_models import (
     read_config,
     source_of,
 )
+from lightning_noisy.hf.config import NoisyImageClassificationConfig
 from lightning_noisy.noise import NoiseConfig, NoiseLayer
 from lightning_noisy.noise.config import resolve_noise_config
 from lightning_noisy.noise.files import CONFIG_FILE, WEIGHTS_FILE, load_noise_layer
+
+_HAS_ONE = (
+    "Expected argument `backbone` to be a plain image classifier, but {name} has a noise layer already. Train on from "
+    "it by `NoisyForImageClassification.from_pretrained(...)`, or put another one on its `strip()`."
+)
 
 
 def load_backbone(
@@ -34,10 +40,14 @@ def load_backbone(
         labels = {} if names is None else label_maps(len(names), names)
         hub_options = {key: options[key] for key in HUB_OPTIONS if key in options}
         config, _ = read_config(name, {**labels, **hub_options})
+        if isinstance(config, NoisyImageClassificationConfig):
+            raise ValueError(_HAS_ONE.format(name=repr(name)))
         native: Any = load_classifier(name, source_of(name), config, options=options)
         if Path(source_of(name)).is_dir():
             native.config._name_or_path = ""
         return native
+    if isinstance(getattr(backbone, "config", None), NoisyImageClassificationConfig):
+        raise ValueError(_HAS_ONE.format(name="the model"))
     if not isinstance(backbone, PreTrainedModel) or type(backbone) not in _classifiers():
         raise ValueError(
             "Expected argument `backbone` to be the name of a repository, a folder, or an image classifier of "

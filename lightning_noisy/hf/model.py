@@ -118,6 +118,7 @@ class NoisyForImageClassification(PreTrainedModel):
             dtype=native.dtype,
         )
         model = cls(config, native)
+        model.run_record.base_model = backbones.base_model_of(native)
         if exported is not None:
             assert model.noise_layer is not None
             model.noise_layer.load_state_dict(exported.state_dict())

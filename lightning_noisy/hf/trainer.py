@@ -1,13 +1,16 @@
 """The transformers Trainer for models with a noise layer."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from huggingface_hub import ModelCard
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
 from lightning_noisy.hf.model import NoisyForImageClassification
+from lightning_noisy.run_record import CARD_TAG
 
 
 class NoisyTrainer(Trainer):
@@ -75,6 +78,12 @@ class NoisyTrainer(Trainer):
             if num_items_in_batch is not None:
                 num_items_in_batch = num_items_in_batch * num_classes  # soft labels count K times
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """As the Trainer's, which overwrites: a card that an export has written to the folder is kept."""
+        path = Path(str(self.args.output_dir)) / "README.md"
+        if not path.is_file() or CARD_TAG not in (ModelCard.load(path).data.tags or []):
+            super().create_model_card(*args, **kwargs)
 
     def _noisy_model(self) -> Any:
         return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)

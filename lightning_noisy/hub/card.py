@@ -16,6 +16,7 @@ from lightning_noisy import backbones
 from lightning_noisy.hub.noise_estimate import NoiseEstimate
 from lightning_noisy.hub.snippets import timm_snippet, transformers_snippet
 from lightning_noisy.hub.trained_model import TrainedModel
+from lightning_noisy.run_record import CARD_TAG
 
 MOST_CLASSES = 50
 MOST_ROWS = 20
@@ -86,7 +87,7 @@ def render_card(trained: TrainedModel, options: CardOptions, estimate: NoiseEsti
         "class_names": trained.class_names,
         "most_classes": MOST_CLASSES,
         "most_rows": MOST_ROWS,
-        "base_model": options.base_model or backbones.base_model_of(trained.clean_model),
+        "base_model": _base_model(trained, options),
         "architecture": _architecture(trained),
         "parameters": f"{parameters / 1e6:.1f} million" if parameters > 1e5 else f"{parameters:,}",
         "library": "timm" if timm_model is not None else "transformers",
@@ -125,7 +126,7 @@ def card_metadata(
     """What the Hub indexes."""
     is_timm = trained.timm_model is not None
     tags = ["image-classification", *(["timm"] if is_timm else []), "transformers"]
-    tags += ["lightning-noisy", "noisy-labels"] if trained.noise_layer is not None else ["lightning-noisy"]
+    tags += [CARD_TAG, *(["noisy-labels"] if trained.noise_layer is not None else [])]
     hub_id = trained.record.data.get("hub_id")
     datasets = list(options.datasets or ([hub_id] if hub_id else []))
     data_name = plain_text(str(trained.record.data.get("name") or "the training data"))
@@ -147,7 +148,7 @@ def card_metadata(
         license=options.license,
         library_name="timm" if is_timm else "transformers",
         pipeline_tag="image-classification",
-        base_model=options.base_model or backbones.base_model_of(trained.clean_model),
+        base_model=_base_model(trained, options),
         datasets=datasets or None,
         tags=tags,
         model_name=plain_text(model_name) if results else None,
@@ -176,6 +177,10 @@ def _check_repo_id(name: str, repo_id: str | None) -> None:
         validate_repo_id(repo_id)
     except HFValidationError as error:
         raise ValueError(f"Expected argument `{name}` to be a repository such as 'me/birds', but {error}") from error
+
+
+def _base_model(trained: TrainedModel, options: CardOptions) -> str | None:
+    return options.base_model or trained.record.base_model or backbones.base_model_of(trained.clean_model)
 
 
 def _architecture(trained: TrainedModel) -> str:

@@ -60,7 +60,9 @@ class NoiseEstimate:
 def estimate_noise(
     noise_layer: NoiseLayer | None, label_counts: list[list[int]], class_names: Sequence[str], most_pairs: int = 10
 ) -> NoiseEstimate | None:
-    """From the counts of the last epoch, else from the learned matrix; ``None`` where there is neither.
+    """From the counts of the last epoch, else from the learned matrix; ``None`` without a noise layer.
+
+    A network that was trained by plain cross-entropy memorises wrong labels: that it agrees with them says nothing.
 
     Args:
         noise_layer: The learned noise.
@@ -68,14 +70,12 @@ def estimate_noise(
         class_names: The K names.
         most_pairs: How many pairs to name.
     """
-    matrices: dict[str, Tensor] = {}
-    if noise_layer is not None:
-        matrices["learned by the noise layer"] = noise_layer.transition_matrix().cpu().double()
+    if noise_layer is None:
+        return None
+    matrices = {"learned by the noise layer": noise_layer.transition_matrix().cpu().double()}
     counts = triples_to_counts(label_counts, len(class_names)) if label_counts else None
     if counts is not None:
         matrices["counted: predicted class → given label"] = counts_to_shares(counts)
-    if not matrices:
-        return None
     matrix = list(matrices.values())[-1]
     rate = float(1 - matrix.diagonal().mean() if counts is None else disagreement_rate(counts))
     classes = _classes(matrix, counts, class_names)

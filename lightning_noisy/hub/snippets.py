@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-_IMAGE = 'image = Image.new("RGB", (640, 480))  # your own: Image.open("photo.jpg").convert("RGB")'
+_IMAGE = 'image = Image.new("RGB", (640, 480))  # or Image.open("photo.jpg").convert("RGB")'
 
 _TIMM = """import timm
 import torch
 from PIL import Image
 
 model = timm.create_model("{name}", pretrained=True).eval()
-transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+config = timm.data.resolve_model_data_config(model)
+transform = timm.data.create_transform(**config, is_training=False)
 {image}
 with torch.no_grad():
     probabilities = model(transform(image)[None]).softmax(dim=1)[0]
@@ -25,7 +26,8 @@ processor = AutoImageProcessor.from_pretrained("{name}")
 model = AutoModelForImageClassification.from_pretrained("{name}")
 {image}
 with torch.no_grad():
-    probabilities = model(**processor(image, return_tensors="pt"){options}).logits.softmax(dim=1)[0]
+    logits = model(**processor(image, return_tensors="pt"){options}).logits
+probabilities = logits.softmax(dim=1)[0]
 best = probabilities.argmax().item()
 print(model.config.id2label[best], probabilities[best].item())"""
 

@@ -41,6 +41,7 @@ torch.save(
     {"state": model.state_dict(), "counts": model.run_record.label_counts, "losses": losses, "world": args.world_size},
     f"{output}/rank{rank}.pt",
 )
+trainer.accelerator.end_training()
 """
 
 SHARD = """

@@ -109,6 +109,11 @@ MISTAKES = {
         lambda folder: {"backbone": timm.create_model("test_resnet")},
         "A timm model is given by its name",
     ),
+    "a noise layer already": (lambda folder: {"backbone": noisy_vit()}, "has a noise layer already.*from_pretrained"),
+    "a saved noise layer already": (
+        lambda folder: {"backbone": noisy_vit().save_pretrained(folder) or folder},
+        "has a noise layer already.*from_pretrained",
+    ),
     "a gap": (lambda folder: {"id2label": {0: "a", 2: "b"}}, r"`id2label`.*\[0, 2\]"),
     "a name twice": (lambda folder: {"id2label": {0: "a", 1: "a"}}, "'a' twice"),
     "maps that differ": (

@@ -109,6 +109,7 @@ def test_a_model_without_a_noise_layer_is_plain_cross_entropy(tmp_path):
 def test_half_precision_leaves_the_noise_layer_in_float32(tmp_path):
     model = shaken(noisy_vit())
     model.save_pretrained(tmp_path)
+    assert NoisyForImageClassification.from_pretrained(tmp_path, torch_dtype=torch.bfloat16).dtype == torch.bfloat16
     loaded = NoisyForImageClassification.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert loaded.dtype == torch.bfloat16
     assert loaded.noise_layer.weight.dtype == torch.float32
@@ -126,9 +127,10 @@ def test_half_precision_leaves_the_noise_layer_in_float32(tmp_path):
     assert moved.noise_layer.weight.dtype == torch.float32
 
 
-def test_from_backbone_in_half_precision(tmp_path):
+@pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
+def test_from_backbone_in_half_precision(name, tmp_path):
     tiny_vit().save_pretrained(tmp_path)
-    model = NoisyForImageClassification.from_backbone(tmp_path, dtype=torch.bfloat16)
+    model = NoisyForImageClassification.from_backbone(tmp_path, **{name: torch.bfloat16})
     assert model.backbone.dtype == torch.bfloat16
     assert model.noise_layer.weight.dtype == torch.float32
 

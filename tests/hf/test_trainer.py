@@ -276,3 +276,24 @@ def test_the_epoch_is_forgotten_after_the_training(tmp_path):
     assert out.loss.item() == pytest.approx(F.nll_loss(out.noisy_log_probs, labels).item(), rel=1e-5)
     assert not model.in_warmup
     assert NO_WARMUP.warmup_epochs == 0
+
+
+def test_a_generated_card_survives_the_trainer_s_own(tmp_path):
+    trainer = NoisyTrainer(model=noisy_vit(), args=arguments(tmp_path, max_steps=1), train_dataset=Images())
+    trainer.train()
+    trainer.create_model_card()
+    assert "generated automatically" in (tmp_path / "README.md").read_text()
+    card = "---\nlicense: mit\ntags: [lightning-noisy]\n---\nmine"
+    (tmp_path / "README.md").write_text(card)
+    trainer.create_model_card()
+    assert (tmp_path / "README.md").read_text() == card
+
+
+def test_gradient_checkpointing_by_the_training_arguments(tmp_path):
+    found = []
+    for enable in (False, True):
+        model = noisy_vit()
+        args = arguments(tmp_path, gradient_checkpointing=enable, max_steps=3)
+        NoisyTrainer(model=model, args=args, train_dataset=Images()).train()
+        found.append(model.noise_layer.weight)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)

@@ -161,3 +161,10 @@ def test_the_options_are_checked():
         with pytest.raises(ValueError, match=f"`{field}`"):
             CardOptions(**{"license": "mit", field: value})
     assert dataclasses.is_dataclass(CardOptions)
+
+
+def test_a_model_trained_without_a_noise_layer_claims_no_estimate():
+    model = dataclasses.replace(trained(["ant", "bee"], label_counts=[[0, 0, 50], [1, 1, 50]]), noise_layer=None)
+    text = card(model)
+    assert "It was not estimated" in text and "About **" not in text
+    assert "bibtex" not in text and "transition matrix describes" not in text

@@ -284,3 +284,22 @@ def test_without_a_token_or_offline(env, message, exported, tmp_path):
     with HubServer() as server:
         said = run_client(server, tmp_path, WITHOUT, exported, **env)
     assert message in said and "\n" not in said
+
+
+AFTERWARDS = """
+from transformers import AutoModelForImageClassification
+AutoModelForImageClassification.from_pretrained(sys.argv[1]).push_to_hub("me/clean")
+"""
+
+
+@pytest.mark.slow
+def test_the_card_survives_a_push_by_transformers(exported, tmp_path):
+    with HubServer() as server:
+        client = Client(server, tmp_path)
+        card = client.push(exported, "me/clean")["card"]
+        client.close()
+        run_client(server, tmp_path, AFTERWARDS, exported)
+        kept = ModelCard(server.files("me/clean")["README.md"].decode())
+        assert len(server.commits("me/clean")) > 2
+    assert kept.text == ModelCard(card).text
+    assert kept.data.license == "mit" and kept.data.library_name == "timm"
