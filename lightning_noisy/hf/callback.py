@@ -57,6 +57,7 @@ class NoiseLayerCallback(TrainerCallback):
         self._shared_group: dict[str, Any] | None = None
         self._weight_before: Tensor | None = None
         self._counts: Tensor | None = None
+        self._lost: set[int] = set()
         self._epoch = 0
         self._start = 0.0
 
@@ -69,12 +70,13 @@ class NoiseLayerCallback(TrainerCallback):
         self._start = time.perf_counter()
         self._epoch = int(state.epoch or 0) - 1
         self._counts = model.label_counts = None
+        self._lost = set()
         self._shared_group = _group_with_others(kwargs["optimizer"], model.noise_layer)
         self._notice_warmup(model, state)
         record = model.run_record
         record.trainer = "transformers"
         record.hyperparameters = _hyperparameters(args)
-        record.data = _describe(kwargs.get("train_dataloader")) | record.data
+        record.data = record.data | _describe(kwargs.get("train_dataloader"))
         record.processes = args.world_size
         record.hardware = _device_name(args.device)
         record.versions = package_versions()
@@ -93,7 +95,7 @@ class NoiseLayerCallback(TrainerCallback):
     ) -> None:
         model = _noisy_model(kwargs)
         if model is not None and model.noise_layer is not None and self._shared_group is not None:
-            self._weight_before = model.noise_layer.weight.detach().clone()
+            self._weight_before = _own_share(model.noise_layer.weight).clone()
 
     @torch.no_grad()
     def on_optimizer_step(
@@ -102,12 +104,12 @@ class NoiseLayerCallback(TrainerCallback):
         model = _noisy_model(kwargs)
         if model is None or model.noise_layer is None or self._shared_group is None:
             return
-        before, layer = self._weight_before, model.noise_layer
+        before, weight = self._weight_before, _own_share(model.noise_layer.weight)
         assert before is not None
         decay = self._shared_group["lr"] * self._shared_group.get("weight_decay", 0.0)
-        own_step = before + layer.config.lr_scale * (layer.weight - (1 - decay) * before)
-        was_taken = (layer.weight != before).any()  # a step whose gradients overflowed is left out
-        layer.weight.copy_(torch.where(was_taken, own_step, before))
+        own_step = before + model.noise_layer.config.lr_scale * (weight - (1 - decay) * before)
+        was_taken = (weight != before).any()  # a step whose gradients overflowed is left out
+        weight.copy_(torch.where(was_taken, own_step, before))
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -175,10 +177,11 @@ class NoiseLayerCallback(TrainerCallback):
 
     def _warn_of_lost_classes(self, model: NoisyForImageClassification, args: TrainingArguments) -> None:
         assert self._counts is not None and model.noise_layer is not None
-        lost = lost_classes(self._counts, LOST_BELOW)
-        if lost and args.process_index == 0:
+        lost = set(lost_classes(self._counts, LOST_BELOW))
+        new, self._lost = lost - self._lost, lost
+        if new and args.process_index == 0:
             id2label: Any = model.config.id2label
-            names = ", ".join(repr(id2label[label]) for label in lost)
+            names = ", ".join(repr(id2label[label]) for label in sorted(new))
             logger.warning(
                 f"The network has stopped predicting class {names} (epoch {self._epoch}), although the labels have it. "
                 f"Raise the noise layer's `warmup_epochs` (now {model.noise_layer.config.warmup_epochs}) or its "
@@ -202,6 +205,12 @@ def _group_with_others(optimizer: Any, noise_layer: nn.Module | None) -> dict[st
     weight = getattr(noise_layer, "weight", None)
     groups = [group for group in optimizer.param_groups if any(p is weight for p in group["params"])]
     return groups[0] if groups and len(groups[0]["params"]) > 1 else None
+
+
+def _own_share(weight: Tensor) -> Tensor:
+    """The weight's values in this process: under FSDP a share of them. Writing to it writes to the weight."""
+    weight = weight.detach()
+    return weight.to_local() if hasattr(weight, "to_local") else weight
 
 
 def _sum_over_ranks(counts: Tensor) -> Tensor:

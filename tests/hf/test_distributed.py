@@ -52,6 +52,8 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from transformers import TrainerState, TrainingArguments
+from lightning_noisy.hf import NoiseLayerCallback
 from small import batch, noisy_vit
 
 output = sys.argv[1]
@@ -63,11 +65,16 @@ wrapped = [module for module in model.modules() if type(module).__name__ in mode
 for module in wrapped:
     fully_shard(module, mesh=mesh)
 fully_shard(model, mesh=mesh)
-optimizer = torch.optim.SGD(model.parameter_groups(0.5))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.5)  # one group, as the plain Trainer's
 images, labels = batch(4)
 loss = model(images[2 * rank : 2 * rank + 2], labels=labels[2 * rank : 2 * rank + 2]).loss
 loss.backward()
+callback, state = NoiseLayerCallback(), TrainerState(num_train_epochs=1)
+about = {"model": model, "optimizer": optimizer}
+callback.on_train_begin(TrainingArguments(output, use_cpu=True), state, None, **about)
+callback.on_pre_optimizer_step(None, state, None, **about)
 optimizer.step()
+callback.on_optimizer_step(None, state, None, **about)
 dcp.save({"model": model.state_dict()}, checkpoint_id=f"{output}/checkpoint-1/pytorch_model_fsdp_0")
 trace = model.transition_matrix().trace()
 if rank == 0:

@@ -17,6 +17,7 @@ from huggingface_hub import ModelCard
 from lightning_noisy import NoisyImageClassifier
 from lightning_noisy.hub import export_clean
 
+from ..hf.small import noisy_vit
 from .conftest import images
 from .hub_server import TOKEN, HubServer, client_env, run_client
 
@@ -157,6 +158,16 @@ def test_an_exported_folder_is_pushed_as_it_is(client, lightning_checkpoint, rep
     assert ".secret" not in client.server.files(repo_id)
     answer = client.push(folder, repo_id, license="apache-2.0")
     assert answer["error"] == "ValueError" and "'mit'" in answer["message"] and "'apache-2.0'" in answer["message"]
+
+
+def test_a_folder_of_the_trainer_with_a_card_of_its_own_is_exported_first(client, repo_id, tmp_path):
+    model = noisy_vit()
+    model.save_pretrained(tmp_path)
+    (tmp_path / "README.md").write_text("---\nlicense: mit\ntags: [generated_from_trainer]\n---\nby the Trainer")
+    client.push(tmp_path, repo_id)
+    files = client.server.files(repo_id)
+    assert json.loads(files["config.json"])["model_type"] == "vit"
+    assert b"by the Trainer" not in files["README.md"]
 
 
 def test_a_branch_a_pull_request_and_a_private_repository(client, exported, repo_id):
