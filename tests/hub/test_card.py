@@ -4,7 +4,7 @@ import re
 import pytest
 import yaml
 from huggingface_hub import ModelCard
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -48,7 +48,8 @@ def rendered(text):
     return MarkdownIt("gfm-like", {"linkify": False}).enable("table").render(text)
 
 
-@given(st.text())
+@given(st.text() | st.text(alphabet="<>/a&;[]()!`*_|\\\n$#~h:.-1 \u202e", max_size=30))
+@settings(max_examples=400)
 def test_no_text_of_the_user_s_becomes_markup(text):
     html = rendered(f"before {markdown_text(text)} after")
     assert not re.search(r"<(?!/?p>)", html), html
