@@ -17,7 +17,7 @@ from huggingface_hub import ModelCard
 from lightning_noisy import NoisyImageClassifier
 from lightning_noisy.hub import export_clean
 
-from ..hf.small import noisy_vit
+from ..hf.small import noisy_vit, tiny_vit
 from .conftest import images
 from .hub_server import TOKEN, HubServer, client_env, run_client
 
@@ -314,3 +314,37 @@ def test_the_card_survives_a_push_by_transformers(exported, tmp_path):
         assert len(server.commits("me/clean")) > 2
     assert kept.text == ModelCard(card).text
     assert kept.data.license == "mit" and kept.data.library_name == "timm"
+
+
+ON_FROM_THE_HUB = """
+import torch
+from lightning_noisy import NoisyImageClassifier, backbones
+from lightning_noisy.hf import NoisyForImageClassification
+
+model = NoisyForImageClassification.from_backbone("me/clean", noise="export")
+torch.save(model.noise_layer.weight.detach(), "weight.pt")
+timm_way = NoisyImageClassifier("timm:hf-hub:me/clean", 3)
+said = []
+for repo_id, noise in (("me/nothing", None), ("me/plain", "export")):
+    try:
+        NoisyForImageClassification.from_backbone(repo_id, noise=noise)
+    except ValueError as error:
+        said.append(str(error))
+print(json.dumps([model.run_record.base_model, timm_way.hparams["backbone"]["base_model"], *said]))
+"""
+
+
+@pytest.mark.slow
+def test_training_goes_on_from_a_repository_on_the_hub(exported, lightning_checkpoint, tmp_path):
+    with HubServer() as server:
+        client = Client(server, tmp_path)
+        client.push(exported, "me/clean")
+        plain = export_clean(tiny_vit(), tmp_path / "plain", license="mit")
+        client.push(plain, "me/plain")
+        client.close()
+        *bases, unknown, without = run_client(server, tmp_path, ON_FROM_THE_HUB)
+    module = NoisyImageClassifier.load_from_checkpoint(lightning_checkpoint, weights_only=True)
+    assert torch.equal(torch.load(tmp_path / "weight.pt", weights_only=True), module.noise_layer.weight)
+    assert bases == ["me/clean", "me/clean"]
+    assert "'hf:me/nothing' can't be loaded" in unknown and "Check the name" in unknown
+    assert "Expected 'me/plain' to hold noise_config.json" in without
