@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from lightning_noisy.backbones import DEFAULT_DATA_CONFIG
 from lightning_noisy.data.labels import check_every_class_has_images, find_class_names, number_labels
-from lightning_noisy.data.loading import EpochSampler, ImageDataset, ResumableLoader
+from lightning_noisy.data.loading import EpochSampler, EvaluationSampler, ImageDataset, ResumableLoader
 from lightning_noisy.data.scan import scan_images, write_broken_images
 from lightning_noisy.data.sources import Columns, RawSplit, read_source
 from lightning_noisy.data.table import LabelledImages
@@ -215,8 +215,9 @@ class NoisyImageDataModule(L.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         """The training images in order, not augmented."""
-        train = self._datasets["train"]
-        return self._eval_loader(ImageDataset(train.images, self._untransformed, self.seed))
+        dataset = ImageDataset(self._datasets["train"].images, self._untransformed, self.seed)
+        # Lightning shares these out among the ranks itself, without repeating one.
+        return DataLoader(dataset, batch_size=self.batch_size, collate_fn=dataset.collate, **self._loader_options())
 
     def state_dict(self) -> dict[str, Any]:
         """How far the training loader has come, for the checkpoint."""
@@ -272,10 +273,9 @@ class NoisyImageDataModule(L.LightningDataModule):
         return Path.cwd() if self.trainer is None else Path(self.trainer.log_dir or self.trainer.default_root_dir)
 
     def _eval_loader(self, dataset: ImageDataset) -> DataLoader:
+        sampler = EvaluationSampler(dataset, *_world())
         options = self._loader_options()
-        return DataLoader(
-            dataset=dataset, batch_size=self.batch_size, shuffle=False, collate_fn=dataset.collate, **options
-        )
+        return DataLoader(dataset, batch_size=self.batch_size, sampler=sampler, collate_fn=dataset.collate, **options)
 
     def _loader_options(self) -> dict[str, Any]:
         workers = self.num_workers

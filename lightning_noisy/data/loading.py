@@ -1,9 +1,9 @@
 """Batches whose content depends on (seed, epoch, position) alone, so that a resumed run sees what a whole one sees."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -11,17 +11,23 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, get_worker_info
 
-from lightning_noisy.data.table import ImageBatch, LabelledImages
+from lightning_noisy.data.table import UNKNOWN, ImageBatch, LabelledImages
 
 Transform = Callable[[Image.Image], Tensor]
 Sample = tuple[Tensor, int, int, str]
+
+
+class Filler(NamedTuple):
+    """An image that another rank has, read again so that every rank has as many batches; no metric counts it."""
+
+    row: int
 
 
 class ImageDataset(Dataset[Sample]):
     """Reads and transforms the images of one split.
 
     An item is asked for by its index, or by ``(epoch, index)`` where the transform is random: then the draws depend on
-    the seed, the epoch and the index alone, whatever worker or rank makes them.
+    the seed, the epoch and the index alone, whatever worker or rank makes them. The labels of a :class:`Filler` are -1.
 
     Args:
         images: The split.
@@ -37,7 +43,10 @@ class ImageDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+    def __getitem__(self, key: int | tuple[int, int] | Filler) -> Sample:
+        if isinstance(key, Filler):
+            pixels, _, _, name = self[key.row]
+            return pixels, UNKNOWN, UNKNOWN, name
         if isinstance(key, tuple):
             epoch, index = key
             with _draws_seeded_by(self.seed, epoch, index):
@@ -87,6 +96,26 @@ class EpochSampler(DistributedSampler):
         indices = list(super().__iter__())[self.skip :]
         self.skip = 0
         return iter([(self.epoch, index) for index in indices] if self.with_epoch else indices)
+
+
+class EvaluationSampler(DistributedSampler):
+    """In order, an equal share for each rank; what lacks for that is filled by :class:`Filler`.
+
+    DDP waits until all ranks have made the same number of steps, and metrics must count every image once.
+
+    Args:
+        dataset: Its length counts.
+        num_replicas: Number of processes.
+        rank: This process.
+    """
+
+    def __init__(self, dataset: Dataset, num_replicas: int, rank: int) -> None:
+        super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=False)
+
+    def __iter__(self) -> Iterator[Any]:
+        for turn, index in enumerate(super().__iter__()):
+            is_first_time = turn * self.num_replicas + self.rank < len(cast(Sized, self.dataset))
+            yield index if is_first_time else Filler(index)
 
 
 class ResumableLoader(DataLoader):

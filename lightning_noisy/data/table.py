@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 UNKNOWN = -1
-"""The clean label of an image whose clean label nobody knows."""
+"""The clean label of an image whose clean label nobody knows, and both labels of one that no metric counts."""
 
 
 class ImageStore(Protocol):

@@ -11,10 +11,11 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import Metric
+from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_noisy import backbones
+from lightning_noisy.data.table import UNKNOWN
 from lightning_noisy.layer_groups import parameter_groups, set_trainable_blocks
 from lightning_noisy.noise import NoiseConfig
 from lightning_noisy.noise.config import resolve_noise_config
@@ -101,11 +102,12 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
         self.mix = LabelMixing(num_classes, mixup, cutmix, label_smoothing)
         self.accuracies = nn.ModuleDict(
             {
-                f"{split}_{labels}": MulticlassAccuracy(num_classes, average="micro", ignore_index=-1)
+                f"{split}_{labels}": MulticlassAccuracy(num_classes, average="micro", ignore_index=UNKNOWN)
                 for split in ("train", "val", "test")
                 for labels in ("noisy", "clean")
             }
         )
+        self.val_loss = MeanMetric()
         self.save_hyperparameters(
             {
                 "backbone": backbones.backbone_spec(self.backbone),
@@ -165,8 +167,9 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         images, noisy_labels = batch
         clean_logits = self._checked_logits(images)
-        loss = F.cross_entropy(clean_logits.float(), noisy_labels)
-        self.log("val/loss_noisy", loss, batch_size=len(images), sync_dist=True)
+        losses = F.cross_entropy(clean_logits.float(), noisy_labels, reduction="none", ignore_index=UNKNOWN)
+        self.val_loss.update(losses, weight=(noisy_labels != UNKNOWN).float())
+        self.log("val/loss_noisy", self.val_loss, batch_size=len(images))
         self._log_accuracies("val", clean_logits, batch)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from lightning.pytorch.utilities.data import extract_batch_size
 from torchvision.transforms import v2
 
-from lightning_noisy.data.loading import EpochSampler, ImageDataset, ResumableLoader
+from lightning_noisy import NoisyImageDataModule
+from lightning_noisy.data.loading import EpochSampler, EvaluationSampler, Filler, ImageDataset, ResumableLoader
 from lightning_noisy.data.stores import ArrayStore
 from lightning_noisy.data.table import ImageBatch, LabelledImages
 
@@ -129,3 +130,25 @@ def test_persistent_workers_read_each_epoch_anew(workers):
         orders.append([name for batch in loader for name in batch.ids])
     assert len({tuple(order) for order in orders}) == 3
     assert len({frozenset(order) for order in orders}) == 1
+
+
+@pytest.mark.parametrize("count", [1, 5, 6, 7])
+@pytest.mark.parametrize("replicas", [1, 2, 3])
+def test_evaluation_reads_each_image_once_and_as_many_on_each_rank(count, replicas):
+    shares = [list(EvaluationSampler(range(count), replicas, rank)) for rank in range(replicas)]
+    assert len({len(share) for share in shares}) == 1
+    read = [index for share in shares for index in share if not isinstance(index, Filler)]
+    assert sorted(read) == list(range(count))
+    assert all(
+        share == sorted(share) for share in ([i for i in share if not isinstance(i, Filler)] for share in shares)
+    )
+
+
+def test_the_labels_of_a_filler_are_unknown(photos):
+    data = NoisyImageDataModule(str(photos), image_size=16, noise="pair:0.5", num_workers=0)
+    data.setup("fit")
+    dataset = data._datasets["val"]
+    pixels, noisy_label, clean_label, name = dataset[Filler(1)]
+    expected = dataset[1]
+    assert torch.equal(pixels, expected[0]) and name == expected[3]
+    assert noisy_label == clean_label == -1

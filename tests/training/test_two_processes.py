@@ -35,6 +35,52 @@ torch.save(
 """
 
 
+COMPARE = """
+import sys
+import lightning.pytorch as L
+import torch
+from lightning_noisy import NoisyImageClassifier, NoisyImageDataModule
+
+photos, output, devices = sys.argv[1], sys.argv[2], int(sys.argv[3])
+L.seed_everything(0)
+data = NoisyImageDataModule(
+    photos, image_size=16, batch_size=10 // devices, num_workers=0, val_fraction=0.15, max_train_images=30,
+    noise="pair:0.3", test_source=photos, augmentation={"no_aug": True},
+)
+model = NoisyImageClassifier(
+    "timm:test_vit", 3, pretrained=False, image_size=16, backbone_kwargs={"patch_size": 4},
+    noise={"warmup_epochs": 1, "dropout": 0.0}, optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": 0.5}},
+)
+trainer = L.Trainer(
+    max_epochs=3, accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", logger=False,
+    enable_progress_bar=False, enable_checkpointing=False, num_sanity_val_steps=0,
+)
+trainer.fit(model, data)
+metrics = {name: value.item() for name, value in trainer.callback_metrics.items() if "val" in name or "noise" in name}
+metrics |= trainer.test(model, data, verbose=False)[0]
+predicted = trainer.predict(model, data)
+ids = [name for batch in predicted for name in batch["ids"]]
+found = {"state": model.state_dict(), "metrics": metrics, "ids": ids}
+torch.save(found, f"{output}/{devices}-{trainer.global_rank}.pt")
+"""
+
+
+def test_two_processes_train_and_measure_as_one_with_the_doubled_batch(photos, tmp_path):
+    (tmp_path / "script.py").write_text(COMPARE, encoding="utf-8")
+    for devices in (1, 2):
+        command = [sys.executable, "script.py", str(photos), str(tmp_path), str(devices)]
+        ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert ran.returncode == 0, ran.stderr[-2000:]
+    one, first, second = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1"))
+    for name, value in one["state"].items():
+        torch.testing.assert_close(first["state"][name], value, rtol=1e-4, atol=1e-5, msg=name)
+    assert not torch.equal(one["state"]["noise_layer.weight"], torch.eye(3))
+    assert first["metrics"] == second["metrics"]
+    assert first["metrics"] == pytest.approx(one["metrics"], rel=1e-4)
+    assert {"val/loss_noisy", "val/accuracy_clean", "test/accuracy_clean", "noise/trace"} <= set(one["metrics"])
+    assert sorted(first["ids"] + second["ids"]) == sorted(one["ids"]), "no image twice, none left out"
+
+
 def test_both_processes_end_with_the_same_weights_and_count_all_labels(photos, tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
     output = tmp_path / "output"
