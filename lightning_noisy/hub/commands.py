@@ -68,7 +68,8 @@ def _sizes(directory: Path) -> dict[str, int]:
 
 
 def _show_files(console: Console, title: str, files: dict[str, int]) -> None:
-    table = Table(title=escape(title), title_justify="left")
+    console.print(title, markup=False, highlight=False, soft_wrap=True)
+    table = Table()
     table.add_column("file")
     table.add_column("size", justify="right")
     for name, size in files.items():
@@ -80,7 +81,7 @@ def _show_files(console: Console, title: str, files: dict[str, int]) -> None:
 
 def _show_push(console: Console, report: PushReport) -> None:
     if report.url is None:
-        _show_files(console, f"Nothing was sent. A push to {report.repo_id} would be one commit of", report.files)
+        _show_files(console, f"Nothing was sent. A push to {report.repo_id} would be one commit of:", report.files)
         if report.card is not None:
             console.rule("README.md")
             console.print(report.card, markup=False, highlight=False, soft_wrap=True)
