@@ -1,9 +1,12 @@
 """The console script ``lightning-noisy``: fit, validate, test and predict through LightningCLI; export and push."""
 
+import errno
+import signal
 import sys
 
 import lightning.pytorch as L
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_noisy import __version__
 from lightning_noisy.cli_parser import PROGRAM, OneSentenceErrors, is_debugging, one_sentence
@@ -15,6 +18,7 @@ DESCRIPTION = (
     f"has left: `{PROGRAM} export --help` and `{PROGRAM} push --help`."
 )
 DEFAULT_SEED = 0
+DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class SaveFitConfig(SaveConfigCallback):
@@ -79,6 +83,17 @@ def console_script() -> None:
             commands.run(sys.argv[1:])
         else:
             main()
+    except SIGTERMException:
+        # By itself Lightning ends as if all were done, which a scheduler would believe.
+        print(f"{PROGRAM}: ended by SIGTERM. The same command with `--ckpt_path last` goes on.", file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM)
+    except OSError as error:
+        if error.errno not in DISK_IS_FULL or is_debugging():
+            raise
+        sys.exit(
+            f"{PROGRAM}: error: There is no room to write ({error}). What was written before is whole: make room and "
+            "go on by the same command with `--ckpt_path last`."
+        )
     except (ValueError, PushError) as error:
         if is_debugging():
             raise

@@ -12,6 +12,7 @@ from lightning_noisy.noise import NoiseConfig, NoiseLayer
 from lightning_noisy.noise.config import resolve_noise_config
 from lightning_noisy.noise.counting import add_label_counts
 from lightning_noisy.noise.objective import check_values, is_check_due, noisy_objective
+from lightning_noisy.training.checkpoint_io import WholeCheckpoints
 from lightning_noisy.training.guards import ClassCollapseGuard, NoiseLayerNotice, ReproducibleSteps, TrainMode
 from lightning_noisy.training.record import RunRecorder
 
@@ -119,7 +120,7 @@ class NoisyLabelMixin(_Base):
         inherited = super().configure_callbacks()
         callbacks = [*inherited] if isinstance(inherited, Iterable) else [inherited]
         given = {type(callback) for callback in getattr(self.trainer, "callbacks", [])}
-        ours = (TrainMode, ReproducibleSteps, NoiseLayerNotice, ClassCollapseGuard, RunRecorder)
+        ours = (TrainMode, ReproducibleSteps, NoiseLayerNotice, ClassCollapseGuard, RunRecorder, WholeCheckpoints)
         return [*callbacks, *(callback() for callback in ours if callback not in given)]
 
     def sum_label_counts(self) -> Tensor | None:

@@ -1,0 +1,51 @@
+"""Checkpoints that are whole or not there, whenever the process is killed."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+
+class WholeFileIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place, sees it to the disk and only then gives it its name.
+
+    Lightning's own writes into the system's folder for temporary files and moves it from there, which is a copy, and so
+    may end in the middle, where that folder lies on another disk. Remote paths (``s3://``) are left to Lightning.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Writes ``checkpoint`` to ``path``; an older file of this name stays as it is until the new one is whole."""
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left_over in path.parent.glob(f".{path.name}.*.part"):  # of a process that was killed
+            left_over.unlink(missing_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        try:
+            with open(part, "wb") as file:
+                file.write(content.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
+
+
+class WholeCheckpoints(L.Callback):
+    """Lets a Trainer that writes checkpoints as Lightning does by default write them by :class:`WholeFileIO`."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        strategy = trainer.strategy
+        if type(strategy).__name__ in ("SingleDeviceStrategy", "DDPStrategy") and (
+            type(strategy.checkpoint_io) is TorchCheckpointIO
+        ):
+            strategy.checkpoint_io = WholeFileIO()
