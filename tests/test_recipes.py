@@ -6,13 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
 import pytest
 import timm
 import torch
 import yaml
+from transformers import Dinov2Config, Dinov2ForImageClassification, ViTImageProcessor
 
 from lightning_noisy import backbones
 from lightning_noisy.cli import main
+from tests.data import layouts
+from tests.hf.small import tiny_vit
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 SMALL = ["--trainer.max_epochs=2", "--trainer.accelerator=cpu", "--model.noise.warmup_epochs=1"]
@@ -45,6 +51,109 @@ def test_the_folder_of_photos(photos, tmp_path):
     resumed = main(["fit", "--config", str(RECIPES / "imagefolder.yaml"), f"--data.source={photos}", *tiny, *longer])
     assert resumed.trainer.current_epoch == 3
     assert resumed.trainer.global_step == 3
+
+
+TINY = ["--model.backbone=timm:test_resnet", "--model.pretrained=false", "--model.image_size=32"]
+TINY += ["--data.batch_size=8", "--data.num_workers=0"]
+
+
+def run_recipe(name, *options):
+    return main(["fit", "--config", str(RECIPES / name), *TINY, *SMALL, *options])
+
+
+def left_files(name):
+    """What every recipe with checkpoints leaves behind."""
+    folder = Path("runs") / name
+    assert (folder / "checkpoints" / "last.ckpt").is_file()
+    assert list(folder.rglob("transition_matrix.csv"))
+    return next(folder.rglob("clean_model/model.safetensors")).parent
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_manifest_of_scraped_images(suffix, photos):
+    files = sorted(photos.rglob("*.png"))
+    table = pa.table(
+        {
+            "url": [f"https://example.com/{file.name}" for file in files],
+            "file_name": [file.relative_to(photos).as_posix() for file in files],
+            "search_word": [file.parent.name for file in files],
+            "checked": [file.parent.name if file.stem == "00" else None for file in files],
+        }
+    )
+    write = pyarrow.csv.write_csv if suffix == ".csv" else pyarrow.parquet.write_table
+    write(table, photos / f"photos{suffix}")
+    (photos / "ant" / "05.png").write_bytes(b"<html>404</html>")
+    columns = ["--data.label_column=search_word", "--data.clean_label_column=checked"]
+    with pytest.warns(UserWarning, match="1 of 36 images"):
+        cli = run_recipe("manifest.yaml", f"--data.source={photos / f'photos{suffix}'}", *columns)
+    assert cli.datamodule.class_names == ["ant", "bee", "cat"]
+    assert left_files("manifest").is_dir()
+
+
+def test_a_linear_probe_leaves_the_features_as_they_are(photos):
+    cli = run_recipe("linear_probe.yaml", f"--data.source={photos}")
+    trained = {name for name, parameter in cli.model.backbone.named_parameters() if parameter.requires_grad}
+    assert trained == {"fc.weight", "fc.bias"}
+    assert left_files("linear_probe").is_dir()
+
+
+def tiny_dinov2():
+    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 1}
+    return Dinov2ForImageClassification(Dinov2Config(image_size=32, patch_size=8, num_labels=3, **size))
+
+
+@pytest.mark.parametrize("build", [tiny_vit, tiny_dinov2])
+def test_a_vit_of_transformers_is_fine_tuned(build, photos, tmp_path):
+    build().save_pretrained(tmp_path / "vit")
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "vit")
+    options = [f"--model.backbone=hf:{tmp_path / 'vit'}", "--model.pretrained=true"]
+    cli = run_recipe("vit_finetune.yaml", f"--data.source={photos}", *options)
+    rates = {round(group["initial_lr"], 8) for group in cli.trainer.optimizers[0].param_groups}
+    assert max(rates) == 0.0005
+    assert len(rates) > 3, "they fall from layer to layer, and the noise layer has its own"
+    assert cli.trainer.precision == "bf16-mixed"
+    assert type(build()).from_pretrained(left_files("vit_finetune")).config.id2label[2] == "cat"
+
+
+PUBLISHED = {
+    "clothing1m": (layouts.clothing1m, 3, "test"),
+    "food101n": (layouts.food101n, 3, "test"),
+    "webvision": (lambda root: layouts.webvision(root, num_classes=52, each=1), 50, "validate"),
+    "animal10n": (lambda root: layouts.animal10n(root, each=6), 10, "test"),
+}
+
+
+@pytest.mark.parametrize("name", list(PUBLISHED))
+def test_a_published_data_set(name, tmp_path):
+    make, num_classes, evaluation = PUBLISHED[name]
+    config = yaml.safe_load((RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
+    kind, _, folder = config["data"]["source"].partition(":")
+    assert kind.endswith(name)
+    make(tmp_path / folder)
+    if "test_source" in config["data"]:
+        layouts.food101(tmp_path / config["data"]["test_source"].removeprefix("food101:"))
+    cli = run_recipe(f"{name}.yaml")
+    assert cli.model.num_classes == num_classes
+    assert timm.create_model(f"local-dir:{left_files(name)}", pretrained=True).num_classes == num_classes
+    metrics = getattr(cli.trainer, evaluation)(cli.model, cli.datamodule, verbose=False)[0]
+    assert 0 <= metrics[f"{evaluation.removesuffix('idate')}/accuracy_clean"] <= 1
+
+
+@pytest.mark.slow
+def test_a_resnet_on_two_processes(photos, tmp_path):
+    (tmp_path / "script.py").write_text("from lightning_noisy.cli import console_script\n\nconsole_script()\n")
+    options = [*TINY, *SMALL, f"--data.source={photos}", "--trainer.devices=2", "--trainer.enable_progress_bar=false"]
+    ran = subprocess.run(
+        [sys.executable, "script.py", "fit", "--config", str(RECIPES / "resnet50_ddp.yaml"), *options],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert "MEMBER: 2/2" in ran.stderr
+    assert left_files("resnet50_ddp").is_dir()
 
 
 HF_SMALL = ["--num_train_epochs=2", "--per_device_train_batch_size=8", "--report_to=none", "--use_cpu=true"]

@@ -18,7 +18,7 @@ from lightning_noisy.data.labels import check_every_class_has_images, find_class
 from lightning_noisy.data.loading import EpochSampler, EvaluationSampler, ImageDataset, ResumableLoader
 from lightning_noisy.data.scan import scan_images, write_broken_images
 from lightning_noisy.data.sources import Columns, RawSplit, read_source
-from lightning_noisy.data.table import LabelledImages
+from lightning_noisy.data.table import UNKNOWN, LabelledImages
 from lightning_noisy.data.transforms import check_augmentation, make_transform
 from lightning_noisy.noise.synthetic import corrupt_labels, transition_matrix_from_spec
 
@@ -32,7 +32,10 @@ class NoisyImageDataModule(L.LightningDataModule):
     Args:
         source: ``"digits"``; a folder with a folder for each class (or ``train/``, ``val/``, ``test/`` with such
             folders inside); a manifest file (.csv, .tsv, .jsonl, .parquet; with a ``split`` column or without);
-            ``"hub:NAME"`` of a ``datasets`` data set, or ``"hub:DIR"``; ``"idx:DIR"`` with MNIST-style files.
+            ``"hub:NAME"`` of a ``datasets`` data set, or ``"hub:DIR"``; ``"idx:DIR"`` with MNIST-style files; a data
+            set as its publishers lay it out: ``"clothing1m:DIR"``, ``"food101n:DIR"`` (its test images are
+            ``test_source="food101:DIR"``), ``"webvision:DIR"`` or its first 50 classes from Google
+            ``"mini-webvision:DIR"``, ``"animal10n:DIR"``.
         label_column: Of a table; guessed by the usual names.
         clean_label_column: Column of checked labels, for evaluation only; may be empty in some rows.
         id_column: Column of stable ids; the path or the row number by default.
@@ -150,11 +153,14 @@ class NoisyImageDataModule(L.LightningDataModule):
 
     @property
     def transition_matrix(self) -> Tensor | None:
-        """(K, K) the true matrix: of the synthetic noise, or counted where every class has clean labels; else None."""
+        """(K, K) the true matrix: of the synthetic noise, or counted where every class has clean labels; else None.
+
+        Clean labels that do nothing but confirm some of the given ones tell nothing of the others and are not counted.
+        """
         if self.noise is not None:
             return transition_matrix_from_spec(self.noise, self.num_classes, self.seed)
         train = self.splits["train"]
-        known = train.clean_labels >= 0
+        known = _with_checked_label(train)
         counts = np.zeros((self.num_classes, self.num_classes))
         np.add.at(counts, (train.clean_labels[known], train.noisy_labels[known]), 1)
         sums = counts.sum(axis=1, keepdims=True)
@@ -162,9 +168,12 @@ class NoisyImageDataModule(L.LightningDataModule):
 
     @property
     def label_noise_rate(self) -> float | None:
-        """Share of the training labels that are wrong, among those whose clean label is known; ``None`` if none is."""
+        """Share of the training labels that are wrong, among those whose clean label is known; ``None`` if none is.
+
+        ``None`` also where clean labels do nothing but confirm some of the given ones.
+        """
         train = self.splits["train"]
-        known = train.clean_labels >= 0
+        known = _with_checked_label(train)
         return float((train.noisy_labels != train.clean_labels)[known].mean()) if known.any() else None
 
     def prepare_data(self) -> None:
@@ -230,7 +239,12 @@ class NoisyImageDataModule(L.LightningDataModule):
 
     def _read_other_source(self, split: str, source: str) -> RawSplit:
         found = read_source(source, replace(self.columns, strict=False), self.seed, f"{split}_source")
-        return found.get(split) or found.get("train") or next(iter(found.values()))
+        if split not in found and len(found) > 1:
+            raise ValueError(
+                f"Expected argument `{split}_source` to name images for one split, but {source!r} has the splits "
+                f"{sorted(found)} and no {split!r}. Name the folder or the file of one of them."
+            )
+        return found.get(split) or next(iter(found.values()))
 
     def _without_broken(self, splits: dict[str, LabelledImages]) -> dict[str, LabelledImages]:
         reasons = {split: scan_images(images, f"Looking at the {split} images") for split, images in splits.items()}
@@ -246,7 +260,8 @@ class NoisyImageDataModule(L.LightningDataModule):
             write_broken_images(path, rows)
         first = "; ".join(f"{name} ({why})" for part in rows.values() for name, _, why in part[:3])
         message = (
-            f"{count} of {sum(map(len, splits.values()))} images can't be decoded, the first: {first}. All are listed"
+            f"{count} of {sum(map(len, splits.values()))} images can't be decoded (argument `source` is "
+            f"{self.source!r}), the first: {first}. All are listed"
         )
         if self.on_broken == "error":
             raise ValueError(f"{message} in {str(path)!r}. Repair them, or leave them out by `on_broken: skip`.")
@@ -288,6 +303,13 @@ class NoisyImageDataModule(L.LightningDataModule):
             # Of its own, so that making an iterator does not draw from the global one.
             "generator": torch.Generator().manual_seed(self.seed),
         }
+
+
+def _with_checked_label(images: LabelledImages) -> np.ndarray:
+    """(N,) bool: whose clean label says whether the given one is right; none where only right ones are known at all."""
+    known = images.clean_labels != UNKNOWN
+    is_confirmed = (images.clean_labels == images.noisy_labels)[known]
+    return known if known.all() or not is_confirmed.all() else np.zeros_like(known)
 
 
 def _world() -> tuple[int, int]:

@@ -59,7 +59,7 @@ def read_source(source: str, columns: Columns, seed: int, argument: str = "sourc
     """The splits (``train``, ``val``, ``test``) that a source has.
 
     Args:
-        source: ``"digits"``, a folder, a manifest file, ``"hub:NAME"`` or ``"idx:DIR"``.
+        source: ``"digits"``, a folder, a manifest file, ``"hub:NAME"``, ``"idx:DIR"`` or a published data set.
         columns: Column names for tables.
         seed: Seeds the split of ``"digits"``.
         argument: The user's name for the source, for messages.
@@ -67,7 +67,7 @@ def read_source(source: str, columns: Columns, seed: int, argument: str = "sourc
     Raises:
         ValueError: If the source does not exist or can't be read.
     """
-    from lightning_noisy.data import tables
+    from lightning_noisy.data import published, tables
 
     if not isinstance(source, str | Path) or not str(source):
         raise ValueError(f"Expected argument `{argument}` to be {_KINDS}, but got {source!r}.")
@@ -78,6 +78,8 @@ def read_source(source: str, columns: Columns, seed: int, argument: str = "sourc
         return _idx(Path(rest).expanduser(), argument)
     if kind == "hub" and rest:
         return tables.read_hub(rest, columns, argument)
+    if kind in published.READERS and rest:
+        return published.read_published(kind, Path(rest).expanduser(), argument)
     path = Path(source).expanduser()
     if path.is_dir():
         if tables.is_saved_dataset(path):
@@ -88,7 +90,10 @@ def read_source(source: str, columns: Columns, seed: int, argument: str = "sourc
     raise ValueError(f"Expected argument `{argument}` to be {_KINDS}, but {str(source)!r} does not exist.")
 
 
-_KINDS = "'digits', a folder, a manifest file (.csv, .tsv, .parquet, .jsonl), 'hub:NAME' or 'idx:DIR'"
+_KINDS = (
+    "'digits', a folder, a manifest file (.csv, .tsv, .parquet, .jsonl), 'hub:NAME', 'idx:DIR' or a published data set "
+    "('clothing1m:DIR', 'food101n:DIR', 'food101:DIR', 'webvision:DIR', 'mini-webvision:DIR', 'animal10n:DIR')"
+)
 
 
 def _digits(seed: int) -> dict[str, RawSplit]:

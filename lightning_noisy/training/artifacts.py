@@ -32,13 +32,11 @@ class RunFiles(L.Callback):
         self.directory = directory
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if (
-            not trainer.is_global_zero
-            or getattr(trainer, "fast_dev_run", False)
-            or not isinstance(pl_module, NoisyImageClassifier)
-        ):
+        if getattr(trainer, "fast_dev_run", False) or not isinstance(pl_module, NoisyImageClassifier):
             return
         directory = output_directory(trainer, self.directory)
+        if not trainer.is_global_zero:
+            return
         directory.mkdir(parents=True, exist_ok=True)
         backbones.save_backbone(pl_module.clean_model(), directory / "clean_model", pl_module.class_names)
         learned, counted = _learned_matrix(pl_module), _counted_matrix(trainer)
@@ -107,7 +105,7 @@ class PredictionFile(BasePredictionWriter):
 
 
 def output_directory(trainer: L.Trainer, directory: str | None) -> Path:
-    """The directory that was asked for, else the logger's, else the Trainer's."""
+    """The directory that was asked for, else the logger's, else the Trainer's. Every process has to ask."""
     return Path(directory or trainer.log_dir or trainer.default_root_dir)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 
+from lightning_noisy.data import published
 from lightning_noisy.noise.counting import counts_to_triples
 from lightning_noisy.run_record import RunRecord, as_numbers, package_versions
 from lightning_noisy.training.guards import ClassCollapseGuard
@@ -115,9 +116,13 @@ def _describe_data(datamodule: Any) -> dict[str, Any]:
     source = str(datamodule.source)
     scheme, _, rest = source.partition(":")
     is_hub = scheme == "hub" and not rest.startswith((".", "/", "~"))
+    if is_hub or scheme in published.READERS:
+        name = rest if is_hub else scheme
+    else:
+        name = PurePath(rest if scheme in ("hub", "idx") else source).name
     noise = datamodule.noise
     described = {
-        "name": rest if is_hub else PurePath(rest if scheme in ("hub", "idx") else source).name,
+        "name": name,
         "hub_id": rest if is_hub else None,
         "noise": "matrix" if noise and noise.startswith("matrix:") else noise,
         "label_noise_rate": datamodule.label_noise_rate,
