@@ -8,6 +8,8 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 
 class WholeFileIO(TorchCheckpointIO):
@@ -49,3 +51,28 @@ class WholeCheckpoints(L.Callback):
             type(strategy.checkpoint_io) is TorchCheckpointIO
         ):
             strategy.checkpoint_io = WholeFileIO()
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps ``last.ckpt``, which ``--ckpt_path last`` finds: after each epoch, and when the process is asked to end.
+
+    On SIGTERM (preemption) it is written after the step that is under way. Any other error leaves the last one as it
+    is: it may have come in the middle of a step, from where a run can't go on to the same weights.
+
+    Args:
+        dirpath: The folder.
+        every_n_train_steps: Write it each so many steps instead, where epochs are long.
+    """
+
+    def __init__(self, dirpath: str, every_n_train_steps: int | None = None) -> None:
+        super().__init__(
+            dirpath=dirpath,
+            filename=self.CHECKPOINT_NAME_LAST,
+            every_n_train_steps=every_n_train_steps,
+            enable_version_counter=False,
+            save_on_exception=True,
+        )
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, SIGTERMException):
+            super().on_exception(trainer, pl_module, exception)

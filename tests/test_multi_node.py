@@ -1,0 +1,161 @@
+"""More than one machine: two network namespaces as two hosts under torchrun, and tasks as SLURM starts them."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from .conftest import draw_image
+
+pytestmark = pytest.mark.slow
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+HOSTS = {"a": "10.213.7.1", "b": "10.213.7.2"}
+TINY = ["--model.backbone=timm:test_resnet", "--model.pretrained=false", "--data.image_size=32", "--data.num_workers=0"]
+TINY += ["--data.batch_size=4", "--trainer.accelerator=cpu", "--trainer.precision=32-true", "--trainer.max_epochs=4"]
+TINY += ["--trainer.enable_progress_bar=false", "--model.noise.warmup_epochs=1", "--run_files.directory=out"]
+
+PROGRAM = """
+import os, time
+from lightning_noisy import NoisyImageClassifier
+from lightning_noisy.cli import console_script
+
+step = NoisyImageClassifier.training_step
+
+
+def with_a_pause(self, batch, batch_idx):
+    time.sleep(float(os.environ.get("PAUSE", 0)))
+    print(f"step {self.global_step} of process {os.getpid()}", flush=True)
+    return step(self, batch, batch_idx)
+
+
+NoisyImageClassifier.training_step = with_a_pause
+console_script()
+"""
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    root = tmp_path_factory.mktemp("photos")
+    for label, name in enumerate(("ant", "bee", "cat")):
+        (root / name).mkdir()
+        for number in range(12):
+            draw_image(label, seed=100 * label + number).save(root / name / f"{number:02}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def hosts():
+    """Two network namespaces with a cable between them."""
+    names = {host: f"ln{os.getpid()}{host}" for host in HOSTS}
+    commands = [["ip", "netns", "add", name] for name in names.values()]
+    cable = [f"lv{os.getpid()}{host}" for host in HOSTS]
+    commands += [["ip", "link", "add", cable[0], "type", "veth", "peer", "name", cable[1]]]
+    for (host, name), end in zip(names.items(), cable, strict=True):
+        commands += [["ip", "link", "set", end, "netns", name], ["ip", "-n", name, "link", "set", end, "name", "wire"]]
+        commands += [["ip", "-n", name, "addr", "add", f"{HOSTS[host]}/24", "dev", "wire"]]
+        commands += [["ip", "-n", name, "link", "set", device, "up"] for device in ("lo", "wire")]
+    try:
+        for command in commands:
+            subprocess.run(command, check=True, capture_output=True)
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        for name in names.values():
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+        pytest.skip(f"network namespaces need root and iproute2: {error}")
+    yield names
+    for name in names.values():
+        subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+def environment(folder, **more):
+    """The tests' own `lightning-noisy`, which can be slowed down, comes first in the path."""
+    (folder / "bin").mkdir(parents=True, exist_ok=True)
+    program = folder / "bin" / "lightning-noisy"
+    program.write_text(f"#!{sys.executable}\n{PROGRAM}", encoding="utf-8")
+    program.chmod(0o755)
+    path = f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", **{name: str(value) for name, value in more.items()}}
+
+
+def start(host, hosts, folder, photos, pause):
+    settings = {"HEAD": HOSTS["a"], "NODES": 2, "PROCESSES": 1, "PORT": 29511, "GLOO_SOCKET_IFNAME": "wire"}
+    settings |= {"RDZV_CONF": f"is_host={int(host == 'a')}", "LOCAL_ADDR": HOSTS[host], "PAUSE": pause}
+    options = ["--config", str(RECIPES / "resnet50_ddp.yaml"), f"--data.source={photos}", *TINY]
+    return subprocess.Popen(
+        ["ip", "netns", "exec", hosts[host], str(RECIPES / "multi_node_torchrun.sh"), *options],
+        cwd=folder,
+        env=environment(folder, **settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def train_on_both(hosts, folder, photos, kill_at=None):
+    """What host b said; with ``kill_at`` its worker is killed at that step."""
+    machines = {host: start(host, hosts, folder, photos, pause=0.05 if kill_at else 0) for host in HOSTS}
+    said = ""
+    for line in machines["b"].stdout:
+        said += line
+        found = re.match(r"step (\d+) of process (\d+)", line)
+        if kill_at and found and int(found[1]) >= kill_at:
+            os.kill(int(found[2]), signal.SIGKILL)
+            kill_at = None
+    for host, machine in machines.items():
+        rest, _ = machine.communicate(timeout=180)
+        assert machine.returncode == 0, (host, (said + rest)[-3000:])
+    return said
+
+
+def steps_of(said):
+    return [int(step) for step in re.findall(r"step (\d+) of process", said)]
+
+
+def test_two_hosts_train_together_and_one_that_is_killed_comes_back(hosts, photos, tmp_path):
+    train_on_both(hosts, tmp_path / "whole", photos)
+    said = train_on_both(hosts, tmp_path / "killed", photos, kill_at=11)
+    steps = steps_of(said)
+    last = max(index for index in range(1, len(steps)) if steps[index] <= steps[index - 1])
+    assert steps[last] > 0, "it went on from a checkpoint"
+    whole, killed = (
+        load_file(tmp_path / name / "out" / "clean_model" / "model.safetensors") for name in ("whole", "killed")
+    )
+    for name, value in whole.items():
+        assert torch.equal(killed[name], value), name
+    saved = torch.load(tmp_path / "killed/runs/resnet50_ddp/checkpoints/last.ckpt", weights_only=True)
+    assert saved["noisy_run"]["processes"] == 2
+
+
+FAKE_SRUN = """#!/usr/bin/env bash
+for task in 0 1; do SLURM_PROCID=$task SLURM_LOCALID=$task "$@" & done
+wait -n && wait -n
+"""
+
+
+def test_the_slurm_script_starts_its_tasks_as_one_training(photos, tmp_path):
+    slurm = {"SLURM_JOB_ID": 7, "SLURM_JOB_NAME": "lightning-noisy", "SLURM_NTASKS": 2, "SLURM_NTASKS_PER_NODE": 2}
+    slurm |= {"SLURM_NNODES": 1, "SLURM_NODEID": 0, "SLURM_NODELIST": "localhost", "SLURM_JOB_NODELIST": "localhost"}
+    env = environment(tmp_path, **slurm)
+    (tmp_path / "bin" / "srun").write_text(FAKE_SRUN)
+    (tmp_path / "bin" / "srun").chmod(0o755)
+    options = ["--config", str(RECIPES / "resnet50_ddp.yaml"), f"--data.source={photos}", *TINY]
+    command = ["bash", str(RECIPES / "multi_node.slurm"), *options]
+    ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=180)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    saved = torch.load(tmp_path / "runs/resnet50_ddp/checkpoints/last.ckpt", weights_only=True)
+    assert saved["noisy_run"]["processes"] == 2
+    assert (tmp_path / "out" / "clean_model" / "model.safetensors").is_file()
+
+
+def test_the_script_asks_for_the_first_machine(tmp_path):
+    env = {name: value for name, value in os.environ.items() if name != "HEAD"}
+    ran = subprocess.run(
+        [str(RECIPES / "multi_node_torchrun.sh")], env=env, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode != 0 and "Expected HEAD to be the name" in ran.stderr
