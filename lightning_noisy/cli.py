@@ -79,7 +79,7 @@ def console_script() -> None:
             commands.run(sys.argv[1:])
         else:
             main()
-    except (ValueError, PushError) as error:
+    except (ValueError, PushError, ModuleNotFoundError) as error:
         if is_debugging():
             raise
         sys.exit(f"{PROGRAM}: error: {one_sentence(str(error))}")
