@@ -47,6 +47,7 @@ class NoisyWandbLogger(WandbLogger):
             self._wandb_init.pop("anonymous", None)  # W&B warns of it
         self._keeps_its_id = bool(self._id or os.environ.get("WANDB_RUN_ID"))
         self._is_held = False
+        self._is_off = False
         self._has_warned = False
         self._resumed_steps: dict[str, int] = {}
         self._last_steps: dict[str, int] = {}
@@ -55,11 +56,9 @@ class NoisyWandbLogger(WandbLogger):
     @rank_zero_experiment
     def experiment(self) -> Any:
         """The W&B run, started at the first call."""
-        if self._experiment is None:
-            if self._is_held:
-                return DummyExperiment()
+        if self._experiment is None and not self._is_held and not self._is_off:
             self._start()
-        return self._experiment
+        return DummyExperiment() if self._experiment is None else self._experiment
 
     def hold(self) -> None:
         """Does not start the run before :meth:`release`, so that a checkpoint can tell which run to go on with."""
@@ -119,10 +118,10 @@ class NoisyWandbLogger(WandbLogger):
         self._id = self._wandb_init["id"] = run_id
 
     def _start(self) -> None:
-        """W&B's own way first, then in files; a disabled run where even those can't be written."""
+        """W&B's own way first, then in files; without W&B where even those can't be written."""
         reason = ""
         own_mode = self._wandb_init.get("mode")
-        for mode in dict.fromkeys((own_mode, "offline", "disabled")):
+        for mode in dict.fromkeys((own_mode, "offline")):
             self._wandb_init["mode"] = mode
             try:
                 if mode is None and not _can_ask_wandb():
@@ -131,8 +130,12 @@ class NoisyWandbLogger(WandbLogger):
                 _ = super().experiment
                 break
             except Exception as error:
-                reason = reason or str(error).strip().splitlines()[0]
-                self._experiment = None
+                reason = reason or (str(error).strip() or type(error).__name__).splitlines()[0]
+                _forget_failed_run()
+        if self._experiment is None:
+            self._is_off = self._has_warned = True
+            rank_zero_warn(f"W&B could not be started and logs nothing in this training ({reason}).")
+            return
         self._say_where_it_lies(own_mode, reason)
         self._skip_what_the_server_has()
 
@@ -146,15 +149,11 @@ class NoisyWandbLogger(WandbLogger):
         self._wandb_init["settings"] = wandb.Settings(**own)  # type: ignore[arg-type]
 
     def _say_where_it_lies(self, own_mode: str | None, reason: str) -> None:
-        mode = self._wandb_init["mode"]
-        if mode == own_mode:
+        if self._wandb_init["mode"] == own_mode:
             return
         if self._log_model:
             self._log_model = False
             rank_zero_warn("`log_model` is off: checkpoints can't be uploaded while the W&B run is offline.")
-        if mode == "disabled":
-            rank_zero_warn(f"W&B logs nothing in this training: {reason}.")
-            return
         directory = getattr(getattr(self._experiment, "settings", None), "sync_dir", None) or self.save_dir
         kept = f"the run is kept in files, send it later by `wandb sync {_relative(directory)}`."
         if reason:
@@ -165,13 +164,11 @@ class NoisyWandbLogger(WandbLogger):
     def _skip_what_the_server_has(self) -> None:
         """A run that broke off after its last checkpoint has steps that this training will do again."""
         with self._errors_as_warning():
-            if not getattr(self._experiment, "resumed", False):
-                return
-            summary = dict(self._experiment.summary)  # type: ignore[union-attr]
-            step = summary.get(STEP)
-            if isinstance(step, int | float):
-                known = {name: max(int(step), self._resumed_steps.get(name, -1)) for name in summary}
-                self._resumed_steps |= known
+            run: Any = self._experiment
+            if getattr(run, "resumed", False) is True:
+                summary = dict(run.summary)
+                step = int(summary.get(STEP, -1))
+                self._resumed_steps |= {name: max(step, self._resumed_steps.get(name, -1)) for name in summary}
 
     @contextmanager
     def _errors_as_warning(self) -> Iterator[None]:
@@ -228,6 +225,14 @@ def _check_wandb_is_installed() -> None:
             "The W&B logger needs the package wandb. Install it by `pip install 'lightning-noisy[wandb]'`, or take "
             "another logger."
         ) from error
+
+
+def _forget_failed_run() -> None:
+    """W&B's service holds the id of a run that could not start, and would refuse it to the next one."""
+    import wandb
+
+    if wandb.run is None:
+        wandb.teardown()
 
 
 def _can_ask_wandb() -> bool:
