@@ -4,7 +4,7 @@ import netrc
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -232,7 +232,8 @@ def _forget_failed_run() -> None:
     import wandb
 
     if wandb.run is None:
-        wandb.teardown()
+        with suppress(Exception):
+            wandb.teardown()
 
 
 def _can_ask_wandb() -> bool:

@@ -3,6 +3,7 @@
 import csv
 import os
 import sys
+import time
 import warnings
 
 import lightning.pytorch as L
@@ -251,10 +252,7 @@ def test_errors_while_logging_are_one_warning(tmp_path, monkeypatch):
     assert sum("W&B" in str(warning.message) for warning in said) == 1
 
 
-@pytest.mark.slow
 def test_a_server_that_is_down_costs_seconds_and_not_the_training(tmp_path, monkeypatch):
-    import time
-
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
