@@ -35,8 +35,8 @@ model = Seen(
     "timm:test_vit", 3, pretrained=False, image_size=16, backbone_kwargs={"patch_size": 4}, noise={"warmup_epochs": 1}
 )
 trainer = L.Trainer(
-    max_epochs=3, accelerator="cpu", devices=2, strategy="ddp", enable_progress_bar=False, logger=NoisyWandbLogger(save_dir=output),
-    default_root_dir=output, callbacks=[RunFiles(output)],
+    max_epochs=3, accelerator="cpu", devices=2, strategy="ddp", enable_progress_bar=False,
+    logger=NoisyWandbLogger(save_dir=output), default_root_dir=output, callbacks=[RunFiles(output)],
 )
 trainer.fit(model, data)
 guard = next(callback for callback in trainer.callbacks if isinstance(callback, ClassCollapseGuard))
