@@ -94,7 +94,7 @@ def console_script() -> None:
             f"{PROGRAM}: error: There is no room to write ({error}). What was written before is whole: make room and "
             "go on by the same command with `--ckpt_path last`."
         )
-    except (ValueError, PushError) as error:
+    except (ValueError, PushError, ModuleNotFoundError) as error:
         if is_debugging():
             raise
         sys.exit(f"{PROGRAM}: error: {one_sentence(str(error))}")

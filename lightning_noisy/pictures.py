@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
@@ -18,10 +19,23 @@ NAMES_UP_TO = 120
 def draw_transition_matrices(
     path: str | Path, matrices: Mapping[str, Tensor], class_names: Sequence[str], title: str = ""
 ) -> None:
-    """Writes one picture with a heatmap for each matrix, side by side, on one colour scale.
+    """Writes the picture of :func:`transition_matrices_figure` as a PNG file at ``path``."""
+    transition_matrices_figure(matrices, class_names, title).savefig(path)
+
+
+def transition_matrices_pixels(
+    matrices: Mapping[str, Tensor], class_names: Sequence[str], title: str = ""
+) -> np.ndarray:
+    """(H, W, 3) uint8, the picture of :func:`transition_matrices_figure`."""
+    canvas = FigureCanvasAgg(transition_matrices_figure(matrices, class_names, title))
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def transition_matrices_figure(matrices: Mapping[str, Tensor], class_names: Sequence[str], title: str = "") -> Figure:
+    """One picture with a heatmap for each matrix, side by side, on one colour scale.
 
     Args:
-        path: Of the PNG file.
         matrices: A heading for each (K, K) matrix, ``T[i, j] = P(noisy=j | clean=i)``.
         class_names: The K names for both axes.
         title: A line above all of them.
@@ -45,7 +59,7 @@ def draw_transition_matrices(
     bar.set_label("P(noisy | clean)", fontsize=heading_size)
     if title:
         figure.suptitle(_plain(title), fontsize=heading_size + 1)
-    figure.savefig(path)
+    return figure
 
 
 def _label_ticks(axes: Axes, class_names: Sequence[str]) -> None:

@@ -37,7 +37,8 @@ def test_every_recipe_says_when_it_is_used_and_stands_in_the_table():
         header = recipe.read_text(encoding="utf-8").split("\nseed_everything")[0]
         assert all(f"# {word}:" in header for word in ("When", "Needs", "Change")), recipe.name
         assert f"({recipe.name})" in table
-        assert isinstance(yaml.safe_load(recipe.read_text(encoding="utf-8"))["seed_everything"], int)
+        config = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+        assert "program" in config or isinstance(config["seed_everything"], int)
 
 
 def test_the_folder_of_photos(photos, tmp_path):
@@ -154,6 +155,44 @@ def test_a_resnet_on_two_processes(photos, tmp_path):
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert "MEMBER: 2/2" in ran.stderr
     assert left_files("resnet50_ddp").is_dir()
+
+
+def sweep_command(choose):
+    """What a W&B agent runs; ``choose`` picks one of a parameter's values."""
+    sweep = yaml.safe_load((RECIPES / "sweep.yaml").read_text(encoding="utf-8"))
+    args = [f"--{name}={choose(parameter)}" for name, parameter in sweep["parameters"].items()]
+    parts = [{"${program}": [sweep["program"]], "${args}": args}.get(part, [part]) for part in sweep["command"]]
+    command = [part for group in parts for part in group]
+    assert command[0] == "lightning-noisy"
+    return [part.replace("=recipes/", f"={RECIPES}/") for part in command[1:]]
+
+
+def test_the_sweep_runs_a_command_that_the_program_knows(photos, capsys):
+    for choose in (
+        lambda p: p.get("value", p.get("min", p.get("values", [0])[0])),
+        lambda p: p.get("value", p.get("max", p.get("values", [0])[-1])),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main([*sweep_command(choose), "--print_config"])
+        assert ended.value.code == 0
+        config = yaml.safe_load(capsys.readouterr().out)
+        classes = [logger["class_path"].rpartition(".")[2] for logger in config["trainer"]["logger"]]
+        assert classes == ["CSVLogger", "NoisyWandbLogger"]
+        settings = config["model"]["init_args"]
+        assert settings["noise"]["dropout"] in (0.0, 0.5) and settings["noise"]["warmup_epochs"] in (2, 5)
+        assert settings["optimizer"]["init_args"]["lr"] in (0.00003, 0.001)
+        assert settings["optimizer"]["init_args"]["weight_decay"] == 0.05
+
+
+def test_the_loggers_that_the_recipe_offers_can_be_switched_on(tmp_path, capsys):
+    recipe = (RECIPES / "imagefolder.yaml").read_text(encoding="utf-8")
+    recipe = recipe.replace("    # - class_path", "    - class_path").replace("    #   init_args", "      init_args")
+    (tmp_path / "recipe.yaml").write_text(recipe, encoding="utf-8")
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(tmp_path / "recipe.yaml"), "--print_config"])
+    logger = yaml.safe_load(capsys.readouterr().out)["trainer"]["logger"][1]
+    assert logger["class_path"] == "lightning_noisy.training.loggers.NoisyWandbLogger"
+    assert logger["init_args"]["project"] == "imagefolder"
 
 
 HF_SMALL = ["--num_train_epochs=2", "--per_device_train_batch_size=8", "--report_to=none", "--use_cpu=true"]

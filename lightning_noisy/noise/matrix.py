@@ -41,6 +41,17 @@ def check_transition_matrix(matrix: Tensor | Sequence[Sequence[float]], num_clas
     return torch.where(is_exact[:, None], values, values / sums[:, None])
 
 
+def mean_row_entropy(matrix: Tensor) -> float:
+    """Mean entropy in nats of the rows of a (K, K) matrix: 0 where nothing is confused, ``log K`` where all is."""
+    rows = matrix.double()
+    return float(-torch.special.xlogy(rows, rows).sum(dim=1).mean())
+
+
+def mean_row_distance(matrix: Tensor, other: Tensor) -> float:
+    """Mean total variation distance, in [0, 1], of the rows of two (K, K) matrices."""
+    return float((matrix.double() - other.double()).abs().sum(dim=1).mean() / 2)
+
+
 def write_transition_matrix(path: str | Path, matrix: Tensor, class_names: Sequence[str]) -> None:
     """Writes ``matrix`` as CSV: a row for each clean class, a column for each noisy one, both with their names."""
     with open(path, "w", newline="", encoding="utf-8") as file:

@@ -44,6 +44,14 @@ def clean_cross_entropy(clean_logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(clean_logits.float(), labels)
 
 
+@torch.no_grad()
+def add_clean_losses(sums: Tensor | None, clean_logits: Tensor, labels: Tensor) -> Tensor:
+    """``sums``, (2,) summed cross-entropy and number of images, with one batch more; ``None`` starts a new one."""
+    loss = clean_cross_entropy(clean_logits, labels) * len(clean_logits)
+    batch = torch.stack([loss, loss.new_tensor(len(clean_logits))])
+    return batch if sums is None else sums + batch
+
+
 def is_check_due(losses_computed: int, device: torch.device) -> bool:
     """Whether :func:`check_values` may look: always on a CPU, once in 50 steps elsewhere."""
     return device.type == "cpu" or losses_computed % CHECK_EVERY == 0

@@ -15,6 +15,7 @@ from lightning_noisy.noise.matrix import write_transition_matrix
 from lightning_noisy.pictures import draw_transition_matrices
 from lightning_noisy.training.classifier import NoisyImageClassifier
 from lightning_noisy.training.guards import ClassCollapseGuard
+from lightning_noisy.training.wandb_artifacts import log_model_artifacts
 
 
 class RunFiles(L.Callback):
@@ -22,7 +23,8 @@ class RunFiles(L.Callback):
 
     ``clean_model/`` is the backbone alone in its library's own format, ``transition_matrix.csv`` what the noise layer
     has learned, ``label_counts.csv`` how often each predicted class carries each label (the last epoch, each row as
-    shares), and ``transition_matrix.png`` both of them, beside the true matrix where the data know it.
+    shares), and ``transition_matrix.png`` both of them, beside the true matrix where the data know it. A W&B run gets
+    the clean model as an artifact.
 
     Args:
         directory: Where to write; the logger's directory by default.
@@ -30,6 +32,7 @@ class RunFiles(L.Callback):
 
     def __init__(self, directory: str | None = None) -> None:
         self.directory = directory
+        self.written: Path | None = None
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if getattr(trainer, "fast_dev_run", False) or not isinstance(pl_module, NoisyImageClassifier):
@@ -54,6 +57,8 @@ class RunFiles(L.Callback):
         if matrices:
             title = f"Label noise after {trainer.current_epoch} epochs"
             draw_transition_matrices(directory / "transition_matrix.png", matrices, pl_module.class_names, title)
+        self.written = directory
+        log_model_artifacts(trainer, pl_module, directory / "clean_model")
 
 
 class PredictionFile(BasePredictionWriter):

@@ -5,16 +5,20 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from lightning_noisy.noise import NoiseConfig, NoiseLayer
 from lightning_noisy.noise.config import resolve_noise_config
 from lightning_noisy.noise.counting import add_label_counts
-from lightning_noisy.noise.objective import check_values, is_check_due, noisy_objective
+from lightning_noisy.noise.objective import add_clean_losses, check_values, is_check_due, noisy_objective
 from lightning_noisy.training.checkpoint_io import WholeCheckpoints
 from lightning_noisy.training.guards import ClassCollapseGuard, NoiseLayerNotice, ReproducibleSteps, TrainMode
+from lightning_noisy.training.loggers import hold_wandb_runs
+from lightning_noisy.training.noise_log import NoiseLog
 from lightning_noisy.training.record import RunRecorder
+from lightning_noisy.training.summary import RunSummary
 
 if TYPE_CHECKING:
     _Base = L.LightningModule
@@ -55,6 +59,7 @@ class NoisyLabelMixin(_Base):
         """
         self.noise_layer = None if noise is None else NoiseLayer(resolve_noise_config(noise))
         self._label_counts: Tensor | None = None
+        self._clean_losses: Tensor | None = None
         self._losses_computed = 0
 
     @property
@@ -85,6 +90,7 @@ class NoisyLabelMixin(_Base):
             check_values(clean_logits, noisy_labels, self.global_step)
         self._losses_computed += 1
         self._label_counts = add_label_counts(self._label_counts, clean_logits, noisy_labels)
+        self._clean_losses = add_clean_losses(self._clean_losses, clean_logits, noisy_labels)
         return noisy_objective(self.noise_layer, clean_logits, noisy_labels, self.in_warmup)
 
     def parameter_groups(self, lr: float, weight_decay: float = 0.01) -> list[dict[str, Any]]:
@@ -120,7 +126,18 @@ class NoisyLabelMixin(_Base):
         inherited = super().configure_callbacks()
         callbacks = [*inherited] if isinstance(inherited, Iterable) else [inherited]
         given = {type(callback) for callback in getattr(self.trainer, "callbacks", [])}
-        ours = (TrainMode, ReproducibleSteps, NoiseLayerNotice, ClassCollapseGuard, RunRecorder, WholeCheckpoints)
+        ours = (
+            TrainMode,
+            ReproducibleSteps,
+            NoiseLayerNotice,
+            ClassCollapseGuard,
+            RunRecorder,
+            WholeCheckpoints,
+            NoiseLog,
+            RunSummary,
+        )
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            hold_wandb_runs(self.trainer.loggers)  # until NoiseLog releases them
         return [*callbacks, *(callback() for callback in ours if callback not in given)]
 
     def sum_label_counts(self) -> Tensor | None:
@@ -131,6 +148,15 @@ class NoisyLabelMixin(_Base):
         if self._label_counts is None:
             return None
         return self.trainer.strategy.reduce(self._label_counts.clone(), reduce_op="sum").cpu().double()
+
+    def sum_clean_losses(self) -> Tensor | None:
+        """(2,) summed cross-entropy of the clean logits, and images, of all ranks in this epoch so far; float64.
+
+        Every rank must call it.
+        """
+        if self._clean_losses is None:
+            return None
+        return self.trainer.strategy.reduce(self._clean_losses.clone(), reduce_op="sum").cpu().double()
 
     def _noise_parameters(self) -> list[nn.Parameter]:
         layer = getattr(self, "noise_layer", None)

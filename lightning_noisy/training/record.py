@@ -1,6 +1,7 @@
 """The record of a Lightning run: what its checkpoints keep for the model card."""
 
 import time
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -67,7 +68,7 @@ def describe_run(trainer: L.Trainer, pl_module: L.LightningModule) -> RunRecord:
         trainer="lightning",
         hyperparameters=_hyperparameters(trainer, pl_module),
         data=_describe_data(getattr(trainer, "datamodule", None)),
-        metrics=as_numbers(trainer.callback_metrics),
+        metrics=_results(trainer.callback_metrics),
         label_counts=[] if counts is None else counts_to_triples(counts),
         epochs=_epochs(trainer),
         steps=trainer.global_step,
@@ -76,6 +77,12 @@ def describe_run(trainer: L.Trainer, pl_module: L.LightningModule) -> RunRecord:
         processes=trainer.world_size,
         versions=package_versions(),
     )
+
+
+def _results(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """What tells of the model; speed, memory and learning rates tell of the machine and of the moment."""
+    passing = ("images_per_second", "gpu_memory_gb", "lr-")
+    return {name: value for name, value in as_numbers(metrics).items() if not name.startswith(passing)}
 
 
 def _epochs(trainer: Any) -> float:

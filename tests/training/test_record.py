@@ -33,6 +33,7 @@ def test_a_checkpoint_keeps_the_record_of_its_run(photos, tmp_path):
     assert sum(count for _, _, count in record["label_counts"]) == 27
     assert {"val/accuracy_noisy", "val/accuracy_clean", "val/loss_noisy"} <= set(record["metrics"])
     assert record["metrics"]["val/accuracy_clean"] == trainer.callback_metrics["val/accuracy_clean"].item()
+    assert "images_per_second" in trainer.callback_metrics and "images_per_second" not in record["metrics"]
     assert record["hyperparameters"]["optimizer"] == "AdamW(lr=0.001, weight_decay=0.01)"
     assert record["hyperparameters"]["batch_size"] == 6
     assert record["versions"]["torch"] == torch.__version__.partition("+")[0]

@@ -1,10 +1,14 @@
 """Two processes on a CPU (gloo): the noise layer in DDP, warm-up included."""
 
+import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+
+from .wandb_file import read_history, run_files
 
 pytestmark = pytest.mark.slow
 
@@ -15,21 +19,30 @@ import torch
 from lightning_noisy import NoisyImageClassifier, NoisyImageDataModule
 from lightning_noisy.training.artifacts import RunFiles
 from lightning_noisy.training.guards import ClassCollapseGuard
+from lightning_noisy.training.loggers import NoisyWandbLogger
+
+class Seen(NoisyImageClassifier):
+    losses = []
+    def noisy_loss(self, clean_logits, noisy_labels):
+        losses = torch.nn.functional.cross_entropy(clean_logits.detach(), noisy_labels, reduction="none")
+        self.losses += [(self.current_epoch, loss) for loss in losses.tolist()]
+        return super().noisy_loss(clean_logits, noisy_labels)
 
 photos, output = sys.argv[1:]
 L.seed_everything(0)
 data = NoisyImageDataModule(photos, image_size=16, batch_size=6, num_workers=0, val_fraction=0.1)
-model = NoisyImageClassifier(
+model = Seen(
     "timm:test_vit", 3, pretrained=False, image_size=16, backbone_kwargs={"patch_size": 4}, noise={"warmup_epochs": 1}
 )
 trainer = L.Trainer(
-    max_epochs=3, accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_progress_bar=False,
-    default_root_dir=output, callbacks=[RunFiles(output)],
+    max_epochs=3, accelerator="cpu", devices=2, strategy="ddp", enable_progress_bar=False,
+    logger=NoisyWandbLogger(save_dir=output), default_root_dir=output, callbacks=[RunFiles(output)],
 )
 trainer.fit(model, data)
 guard = next(callback for callback in trainer.callbacks if isinstance(callback, ClassCollapseGuard))
 torch.save(
-    {"state": model.state_dict(), "counted": guard.label_counts, "seed": torch.initial_seed()},
+    {"state": model.state_dict(), "counted": guard.label_counts, "seed": torch.initial_seed(),
+     "losses": model.losses},
     f"{output}/rank{trainer.global_rank}.pt",
 )
 """
@@ -88,6 +101,7 @@ def test_both_processes_end_with_the_same_weights_and_count_all_labels(photos, t
     ran = subprocess.run(
         [sys.executable, "script.py", str(photos), str(output)],
         cwd=tmp_path,
+        env={**os.environ, "WANDB_MODE": "offline", "WANDB_DATA_DIR": str(tmp_path / "wandb_home")},
         capture_output=True,
         text=True,
         timeout=300,
@@ -101,3 +115,8 @@ def test_both_processes_end_with_the_same_weights_and_count_all_labels(photos, t
     assert first["counted"].sum() == second["counted"].sum() == 34  # 33 training images, one twice to share evenly
     assert first["seed"] != second["seed"]
     assert (output / "clean_model" / "model.safetensors").is_file()
+    pytest.importorskip("wandb", reason="needs the extra `wandb`")
+    (path,) = run_files(output)  # one run for both
+    logged = [row["train/loss_clean"] for row in read_history(path) if "train/loss_clean" in row]
+    losses = np.array([*first["losses"], *second["losses"]])
+    assert logged == pytest.approx([losses[losses[:, 0] == epoch, 1].mean() for epoch in range(3)], rel=1e-5)
