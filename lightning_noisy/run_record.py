@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -70,13 +71,20 @@ def package_versions() -> dict[str, str]:
     return found
 
 
+def plain_number(value: Any) -> float | None:
+    """A number as a float, from a scalar tensor or array too; ``None`` where it is none."""
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        value = value.item()
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
 def as_numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The entries of ``metrics`` that are numbers, scalar tensors included, as floats."""
+    """The entries of ``metrics`` that are finite numbers, scalar tensors and arrays included, as floats."""
     numbers = {}
     for name, value in metrics.items():
-        value = value.item() if hasattr(value, "item") and getattr(value, "numel", lambda: 1)() == 1 else value
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            numbers[name] = float(value)
+        value = plain_number(value)
+        if value is not None and math.isfinite(value):
+            numbers[name] = value
     return numbers
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
-from lightning_noisy.backbones.data_config import config_image_size, resolve_data_config
+from lightning_noisy.backbones.data_config import fits_config, resolve_data_config
 from lightning_noisy.backbones.kinds import DATA_CONFIG, is_timm, is_transformers, timm_model_inside
 from lightning_noisy.backbones.spec import build_from_spec
 from lightning_noisy.backbones.timm_models import build_timm
@@ -71,8 +71,7 @@ def clean_logits(model: nn.Module, images: Tensor) -> Tensor:
 
 def forward_options(model: nn.Module, images: Tensor) -> dict[str, Any]:
     """What a transformers model must be told to take images of another size than its config's."""
-    side = config_image_size(model) if is_transformers(model) else None
-    if side is None or tuple(images.shape[-2:]) == (side, side):
+    if not is_transformers(model) or fits_config(model, *images.shape[-2:]):
         return {}
     reader = getattr(model, "vision_model", model)
     has_option = "interpolate_pos_encoding" in inspect.signature(reader.forward).parameters

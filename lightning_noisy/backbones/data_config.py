@@ -5,6 +5,7 @@ from typing import Any
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, resolve_model_data_config
 from timm.data import resolve_data_config as resolve_timm_data_config
+from timm.models import get_model_input_config
 from torch import nn
 
 from lightning_noisy.backbones.kinds import DATA_CONFIG, PROCESSOR, is_timm, is_transformers
@@ -30,11 +31,24 @@ def resolve_data_config(model: nn.Module) -> dict[str, Any]:
     """
     config = getattr(model, DATA_CONFIG, None) or getattr(model, "data_config", None)
     if config is None and is_timm(model):
-        config = resolve_model_data_config(model)
+        config = _timm_data_config(model)
     if config is None and is_transformers(model):
         config = transformers_data_config(model)
     config = {**DEFAULT_DATA_CONFIG, **(config or {})}
     return {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
+
+
+def _timm_data_config(model: Any) -> dict[str, Any]:
+    """timm's own, with the channels and, where it is fixed, the size that this model was built for."""
+    config = resolve_model_data_config(model)
+    built = get_model_input_config(model)
+    channels = built["input_size"][0]
+    size = (built if built["fixed_input_size"] else config)["input_size"][1:]
+    config["input_size"] = (channels, *size)
+    for key in ("mean", "std"):
+        if len(config[key]) != channels:
+            config[key] = (sum(config[key]) / len(config[key]),) * channels
+    return config
 
 
 def image_processor_config(data_config: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,3 +106,10 @@ def config_image_size(model: Any) -> int | None:
     config = getattr(model.config, "vision_config", model.config)
     size = getattr(config, "image_size", None)
     return size[0] if isinstance(size, list | tuple) else size
+
+
+def fits_config(model: Any, height: int, width: int) -> bool:
+    """Whether the config of a transformers model names this size, or none."""
+    config = getattr(model.config, "vision_config", model.config)
+    size = getattr(config, "image_size", None)
+    return size is None or (height, width) == (tuple(size) if isinstance(size, list | tuple) else (size, size))

@@ -1,5 +1,6 @@
 """What the transformers Trainer must tell a model with a noise layer, and what the training tells its user."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import has_length
 from transformers.utils import logging
 
+from lightning_noisy import backbones
 from lightning_noisy.hf.model import NoisyForImageClassification
 from lightning_noisy.noise.counting import counts_to_triples, disagreement_rate, lost_classes
-from lightning_noisy.run_record import as_numbers, package_versions
+from lightning_noisy.run_record import RECORD_FILE, as_numbers, package_versions, read_record
 
 logger = logging.get_logger(__name__)
 
@@ -49,8 +52,8 @@ class NoiseLayerCallback(TrainerCallback):
     ``noise/trace`` (of the learned transition matrix) to the training logs.
 
     The plain Trainer puts the noise layer into one group with the network's matrices. Its step is then taken back to
-    the layer's own learning rate without weight decay: exact for optimizers whose step is proportional to the learning
-    rate and whose weight decay is apart from it (AdamW and its relatives, SGD without momentum).
+    the layer's own learning rate without weight decay, which is exact where the weight decay is apart from the gradient
+    (AdamW and the Trainer's other defaults, SGD without momentum); elsewhere a warning says so.
     """
 
     def __init__(self) -> None:
@@ -72,7 +75,9 @@ class NoiseLayerCallback(TrainerCallback):
         self._counts = model.label_counts = None
         self._lost = set()
         self._shared_group = _group_with_others(kwargs["optimizer"], model.noise_layer)
-        self._notice_warmup(model, state)
+        self._notice_decay(kwargs["optimizer"])
+        self._notice_warmup(model, state, kwargs.get("train_dataloader"))
+        _take_processor(model, kwargs.get("processing_class"))
         record = model.run_record
         record.trainer = "transformers"
         record.hyperparameters = _hyperparameters(args)
@@ -143,6 +148,8 @@ class NoiseLayerCallback(TrainerCallback):
         model = _noisy_model(kwargs)
         if model is not None:
             model.run_record.metrics.update(as_numbers({name: v for name, v in metrics.items() if _is_quality(name)}))
+            if self._start:
+                self._note_progress(model, state)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         model = _noisy_model(kwargs)
@@ -157,22 +164,50 @@ class NoiseLayerCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         model = _noisy_model(kwargs)
-        if model is not None:
-            self._note_progress(model, state)
-            model.set_epoch(None)
+        if model is None:
+            return
+        if model.in_warmup:
+            self._say_that_it_never_acted(model)
+        self._note_progress(model, state)
+        model.set_epoch(None)
+        best = state.best_model_checkpoint if args.load_best_model_at_end else None
+        if best is not None and (Path(best) / RECORD_FILE).is_file():
+            model.run_record = read_record(Path(best) / RECORD_FILE)  # the Trainer has gone back to these weights
+        self._start = 0.0
 
     def _note_progress(self, model: NoisyForImageClassification, state: TrainerState) -> None:
         record = model.run_record
         record.epochs, record.steps = float(state.epoch or 0), state.global_step
         record.seconds = time.perf_counter() - self._start
 
-    def _notice_warmup(self, model: NoisyForImageClassification, state: TrainerState) -> None:
+    def _notice_warmup(self, model: NoisyForImageClassification, state: TrainerState, loader: Any) -> None:
         warmup_epochs = 0 if model.noise_layer is None else model.noise_layer.config.warmup_epochs
         if 0 < state.num_train_epochs <= warmup_epochs:
             logger.warning(
                 f"The noise layer will never act: its `warmup_epochs` is {warmup_epochs} and training ends after "
                 f"{state.num_train_epochs} epochs. Train longer, or lower `warmup_epochs` to a third of the training "
                 "or less."
+            )
+        elif warmup_epochs > 0 and loader is not None and not has_length(loader):
+            logger.warning(
+                f"The data have no length: the noise layer's warm-up ends when they were read {warmup_epochs} times, "
+                "which with `max_steps` may be never. Set `warmup_epochs` to 0, or train with `noise=None` first."
+            )
+
+    def _say_that_it_never_acted(self, model: NoisyForImageClassification) -> None:
+        assert model.noise_layer is not None
+        logger.warning(
+            f"The noise layer has never acted: the training ended in epoch {self._epoch}, within its "
+            f"{model.noise_layer.config.warmup_epochs} `warmup_epochs`. All of it was plain cross-entropy."
+        )
+
+    def _notice_decay(self, optimizer: Any) -> None:
+        group = self._shared_group
+        if group is not None and group.get("weight_decay", 0.0) > 0 and not _decays_apart(optimizer, group):
+            logger.warning(
+                f"The optimizer mixes its weight decay of {group['weight_decay']} into the gradient, so that the noise "
+                "layer is decayed too, towards expecting noise alone. Use NoisyTrainer, or give the optimizer "
+                "`model.parameter_groups(lr, weight_decay)`."
             )
 
     def _warn_of_lost_classes(self, model: NoisyForImageClassification, args: TrainingArguments) -> None:
@@ -205,6 +240,18 @@ def _group_with_others(optimizer: Any, noise_layer: nn.Module | None) -> dict[st
     weight = getattr(noise_layer, "weight", None)
     groups = [group for group in optimizer.param_groups if any(p is weight for p in group["params"])]
     return groups[0] if groups and len(groups[0]["params"]) > 1 else None
+
+
+def _decays_apart(optimizer: Any, group: dict[str, Any]) -> bool:
+    name = type(getattr(optimizer, "optimizer", optimizer)).__name__
+    is_plain_sgd = name == "SGD" and not group.get("momentum")
+    return is_plain_sgd or bool(group.get("decoupled_weight_decay")) or name.startswith(("AdamW", "Adafactor", "Lion"))
+
+
+def _take_processor(model: NoisyForImageClassification, processor: Any) -> None:
+    """The image processor that the Trainer was given is the one that the model goes with."""
+    if hasattr(processor, "image_mean") and hasattr(processor, "to_json_string"):
+        setattr(model.backbone, backbones.PROCESSOR, json.loads(processor.to_json_string()))
 
 
 def _own_share(weight: Tensor) -> Tensor:

@@ -34,7 +34,12 @@ def load_backbone(
     options: Mapping[str, Any],
 ) -> Any:
     """The native image classifier with the given classes; its config forgets local paths."""
-    names = _class_names(id2label, label2id)
+    native = _load_backbone(backbone, _class_names(id2label, label2id), options)
+    native.config.architectures = [type(native).__name__]  # for types that have several classifiers
+    return native
+
+
+def _load_backbone(backbone: str | Path | PreTrainedModel, names: list[str] | None, options: Mapping[str, Any]) -> Any:
     if isinstance(backbone, str | Path):
         name = str(backbone)
         labels = {} if names is None else label_maps(len(names), names)
@@ -100,6 +105,13 @@ def _class_names(id2label: Mapping[Any, str] | None, label2id: Mapping[str, Any]
     if id2label is None:
         assert label2id is not None
         id2label = {int(label): name for name, label in label2id.items()}
+    if isinstance(id2label, list | tuple):
+        id2label = dict(enumerate(id2label))
+    if not all(str(label).isdecimal() for label in id2label):
+        raise ValueError(
+            "Expected argument `id2label` to give the class names by number, {0: 'ant', 1: 'bee'}, but got the key "
+            f"{next(label for label in id2label if not str(label).isdecimal())!r}."
+        )
     numbered = {int(label): str(name) for label, name in id2label.items()}
     if sorted(numbered) != list(range(len(numbered))) or len(numbered) < 2:
         raise ValueError(

@@ -101,7 +101,7 @@ class NoisyForImageClassification(PreTrainedModel):
                 folder that transformers or timm has saved, or an image classifier of transformers.
             noise: A :class:`~lightning_noisy.NoiseConfig` or its dict; ``None`` is plain cross-entropy; ``"export"``
                 goes on from the noise layer that lies beside an exported model.
-            id2label: The class names by number; the backbone's own classes by default.
+            id2label: The class names by number, or in order; the backbone's own classes by default.
             label2id: The numbers by class name.
             **options: Of ``from_pretrained``: ``dtype``, ``revision``, ``token``, ``device_map``, ...
 
@@ -214,7 +214,7 @@ class NoisyForImageClassification(PreTrainedModel):
 
     def strip(self) -> Any:
         """The native model alone, a copy in eval mode: the noise layer is gone, nothing of this package is in it."""
-        clean = copy.deepcopy(self.backbone)
+        clean = copy.deepcopy(getattr(self.backbone, "_orig_mod", self.backbone))  # of torch.compile
         if getattr(clean, "hf_device_map", None) or getattr(self, "hf_device_map", None):
             from accelerate.hooks import remove_hook_from_submodules
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub import ModelCard
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
@@ -82,7 +81,7 @@ class NoisyTrainer(Trainer):
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """As the Trainer's, which overwrites: a card that an export has written to the folder is kept."""
         path = Path(str(self.args.output_dir)) / "README.md"
-        if not path.is_file() or CARD_TAG not in (ModelCard.load(path).data.tags or []):
+        if not path.is_file() or CARD_TAG not in path.read_text(encoding="utf-8"):
             super().create_model_card(*args, **kwargs)
 
     def _noisy_model(self) -> Any:

@@ -1,6 +1,7 @@
 """The model card: metadata that the Hub reads, and a text that people read, both from the record of the training."""
 
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from lightning_noisy import backbones
 from lightning_noisy.hub.noise_estimate import NoiseEstimate
 from lightning_noisy.hub.snippets import timm_snippet, transformers_snippet
 from lightning_noisy.hub.trained_model import TrainedModel
-from lightning_noisy.run_record import CARD_TAG
+from lightning_noisy.run_record import CARD_TAG, as_numbers, plain_number
 
 MOST_CLASSES = 50
 MOST_ROWS = 20
@@ -24,6 +25,7 @@ LONGEST_TEXT = 200
 """Characters of a text of the user's, a class name for instance, that the card shows."""
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#|~$!@])")
+OTHER_LABELS = "the labels of the evaluation data"
 _AGAINST = {"clean": "checked labels", "noisy": "the given, partly wrong labels"}
 
 
@@ -63,8 +65,9 @@ class CardOptions:
         ]:
             _check_repo_id(name, repo_id)
         for name, value in self.metrics.items():
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ValueError(f"Expected argument `metrics` to hold numbers, but got {value!r} for {name!r}.")
+            number = plain_number(value)
+            if number is None or not math.isfinite(number):
+                raise ValueError(f"Expected argument `metrics` to hold finite numbers, but got {value!r} for {name!r}.")
 
 
 def render_card(trained: TrainedModel, options: CardOptions, estimate: NoiseEstimate | None, folder_name: str) -> str:
@@ -77,9 +80,10 @@ def render_card(trained: TrainedModel, options: CardOptions, estimate: NoiseEsti
         folder_name: For the title where there is no better one.
     """
     record, layer = trained.record, trained.noise_layer
-    metrics = {**record.metrics, **options.metrics}
+    metrics = as_numbers({**record.metrics, **options.metrics})
     parameters = sum(parameter.numel() for parameter in trained.clean_model.parameters())
     timm_model = trained.timm_model
+    channels = backbones.resolve_data_config(timm_model or trained.clean_model)["input_size"][0]
     model_name = options.model_name or (options.repo_id or folder_name).rpartition("/")[2]
     values = {
         "title": model_name,
@@ -94,11 +98,12 @@ def render_card(trained: TrainedModel, options: CardOptions, estimate: NoiseEsti
         "noise_config": None if layer is None else layer.config,
         "repo_id": options.repo_id,
         "timm_name": timm_model is not None,
-        "timm_snippet": timm_snippet(options.repo_id),
-        "transformers_snippet": transformers_snippet(options.repo_id, _forward_options(trained)),
+        "timm_snippet": timm_snippet(options.repo_id, channels),
+        "transformers_snippet": transformers_snippet(options.repo_id, channels, _forward_options(trained)),
         "load_name": options.repo_id or ".",
+        "epochs": f"{record.epochs:g}" if record.epochs else None,
         "metrics": [
-            {"name": name, "value": value, "against": _AGAINST.get(name.rpartition("_")[2], "")}
+            {"name": name, "value": value, "against": _AGAINST.get(name.rpartition("_")[2], OTHER_LABELS)}
             for name, value in metrics.items()
             if not name.startswith(("train/", "noise/"))
         ],
@@ -138,7 +143,7 @@ def card_metadata(
             dataset_name=datasets[0] if datasets else data_name,
             dataset_split=_split(name),
             metric_type="accuracy",
-            metric_name=f"accuracy against {_AGAINST.get(name.rpartition('_')[2], 'labels of the user')}",
+            metric_name=f"accuracy against {_AGAINST.get(name.rpartition('_')[2], OTHER_LABELS)}",
             metric_value=round(float(value), 6),
         )
         for name, value in metrics.items()

@@ -3,19 +3,19 @@
 Nothing is unpickled but tensors and primitives.
 """
 
+import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import ModelCard
 
 from lightning_noisy.backbones.transformers_models import load_classifier, read_config
 from lightning_noisy.hf import NoisyForImageClassification, NoisyImageClassificationConfig
 from lightning_noisy.hub.trained_model import TrainedModel, class_names_of, resolve_model
 from lightning_noisy.noise.files import CONFIG_FILE, WEIGHTS_FILE, load_noise_layer
-from lightning_noisy.run_record import CARD_TAG, RECORD_FILE, RunRecord, read_record
+from lightning_noisy.run_record import RECORD_FILE, RunRecord, read_record
 from lightning_noisy.training import NoisyImageClassifier
 from lightning_noisy.training.record import CHECKPOINT_KEY
 
@@ -65,9 +65,10 @@ def load_checkpoint(path: str | Path) -> TrainedModel:
 def is_saved_export(path: str | Path) -> bool:
     """Whether a folder holds what :func:`~lightning_noisy.hub.export_clean` wrote: a model and its card."""
     folder = Path(path).expanduser()
-    if not all((folder / name).is_file() for name in ("README.md", "config.json", "model.safetensors")):
+    if not all((folder / name).is_file() for name in ("README.md", "config.json", RECORD_FILE)):
         return False
-    return CARD_TAG in (ModelCard.load(folder / "README.md", ignore_metadata_errors=True).data.tags or [])
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return config.get("model_type") != NoisyImageClassificationConfig.model_type
 
 
 def _from_lightning(checkpoint: Mapping[str, Any], path: Path) -> TrainedModel:

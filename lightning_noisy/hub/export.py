@@ -1,5 +1,6 @@
 """A clean model as a folder that plain timm or transformers loads, with all that is known of its training."""
 
+import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -79,7 +80,7 @@ def export_clean(
     directory.parent.mkdir(parents=True, exist_ok=True)
     # Whole or not at all: what is half-written never bears the name of the directory.
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as folder:
-        write_export(trained, Path(folder), options, directory.name)
+        write_export(trained, Path(folder), options, directory.resolve().name)
         _move_files(Path(folder), directory)
     return directory
 
@@ -99,6 +100,7 @@ def write_export(trained: TrainedModel, folder: Path, options: CardOptions, fold
     """All files of an export, into an empty folder."""
     names = trained.class_names
     backbones.save_backbone(trained.clean_model, folder, names)
+    _set_license(folder / "config.json", options.license)
     estimate = estimate_noise(trained.noise_layer, trained.record.label_counts, names)
     if trained.noise_layer is not None:
         save_noise_layer(trained.noise_layer, folder)
@@ -133,6 +135,14 @@ def card_options(
             "and of the data do."
         )
     return CardOptions(license, repo_id, model_name, description, base_model, datasets, dict(metrics or {}))
+
+
+def _set_license(path: Path, license: str) -> None:
+    """timm's config names the licence of the weights that the training started from."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if "license" in config.get("pretrained_cfg", {}):
+        config["pretrained_cfg"]["license"] = license
+        path.write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
 def _move_files(folder: Path, directory: Path) -> None:

@@ -127,7 +127,7 @@ def _push_folder(folder: Path, target: _Target, dry_run: bool) -> PushReport:
     files = {
         str(path.relative_to(folder)): path
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_file() and not _is_private(path.relative_to(folder))
     }
     repo_id, url = target.repo_id, None
     if not dry_run:
@@ -151,6 +151,11 @@ def _push_folder(folder: Path, target: _Target, dry_run: bool) -> PushReport:
     return PushReport(repo_id, {name: path.stat().st_size for name, path in files.items()}, card, url)
 
 
+def _is_private(path: Path) -> bool:
+    """Hidden files, and those of a training: they hold more than the model, and some are pickles."""
+    return any(part.startswith(".") for part in path.parts) or path.suffix in (".ckpt", ".pt", ".pth", ".bin")
+
+
 def _parent_commit(api: HfApi, repo_id: str, target: _Target) -> str | None:
     """The commit to build on, so that a change in between is noticed; makes the branch where it is missing."""
     info = api.repo_info(repo_id)
@@ -167,7 +172,13 @@ def _parent_commit(api: HfApi, repo_id: str, target: _Target) -> str | None:
 
 
 def _check_same_license(folder: Path, options: CardOptions) -> None:
-    found = ModelCard.load(folder / CARD_FILE).data.license
+    try:
+        found = ModelCard.load(folder / CARD_FILE).data.license
+    except Exception as error:  # YAML raises many kinds
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"Expected {str(folder / CARD_FILE)!r} to begin with YAML between two lines of dashes, but {reason}"
+        ) from error
     if found != options.license:
         raise ValueError(
             f"Expected argument `license` to be that of the card in {str(folder)!r}, {found!r}, but got "

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-_IMAGE = 'image = Image.new("RGB", (640, 480))  # or Image.open("photo.jpg").convert("RGB")'
+_IMAGE = 'image = Image.new("{mode}", (640, 480))  # or Image.open("photo.jpg").convert("{mode}")'
 
 _TIMM = """import timm
 import torch
@@ -32,12 +32,16 @@ best = probabilities.argmax().item()
 print(model.config.id2label[best], probabilities[best].item())"""
 
 
-def timm_snippet(repo_id: str | None) -> str:
+def timm_snippet(repo_id: str | None, channels: int) -> str:
     """A prediction by plain timm, from the Hub or from the folder in which it is run."""
-    return _TIMM.format(name=f"hf-hub:{repo_id}" if repo_id else "local-dir:.", image=_IMAGE)
+    return _TIMM.format(name=f"hf-hub:{repo_id}" if repo_id else "local-dir:.", image=_image(channels))
 
 
-def transformers_snippet(repo_id: str | None, forward_options: Mapping[str, Any]) -> str:
+def transformers_snippet(repo_id: str | None, channels: int, forward_options: Mapping[str, Any]) -> str:
     """A prediction by plain transformers, from the Hub or from the folder in which it is run."""
     options = "".join(f", {name}={value}" for name, value in forward_options.items())
-    return _TRANSFORMERS.format(name=repo_id or ".", image=_IMAGE, options=options)
+    return _TRANSFORMERS.format(name=repo_id or ".", image=_image(channels), options=options)
+
+
+def _image(channels: int) -> str:
+    return _IMAGE.format(mode="L" if channels == 1 else "RGB")

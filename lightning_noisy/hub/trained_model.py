@@ -48,6 +48,7 @@ def resolve_model(model: nn.Module) -> TrainedModel:
     Raises:
         ValueError: If there is no image classifier of timm or transformers in it, or more than one.
     """
+    model = getattr(model, "_orig_mod", model)  # of torch.compile
     if isinstance(model, NoisyForImageClassification):
         return TrainedModel(model.strip(), _names_in_config(model), model.noise_layer, model.run_record)
     if not isinstance(model, L.LightningModule):

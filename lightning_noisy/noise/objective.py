@@ -61,7 +61,8 @@ def check_values(clean_logits: Tensor, noisy_labels: Tensor, step: int | None = 
     """Looks at logits and labels; on an accelerator this waits for it.
 
     Raises:
-        ValueError: If the logits are not (B, K) or not finite, or an integer label is outside the classes.
+        ValueError: If the logits are not (B, K) or not finite, labels (B,) are not integers, or one is outside the
+            classes.
     """
     if clean_logits.ndim != 2:
         raise ValueError(f"Expected `clean_logits` to have shape (B, K), but got {tuple(clean_logits.shape)}.")
@@ -71,7 +72,12 @@ def check_values(clean_logits: Tensor, noisy_labels: Tensor, step: int | None = 
             f"Expected `clean_logits` to be finite, but got NaN or infinity{when}. Lower the learning rate, "
             "clip the gradients (`trainer.gradient_clip_val`), or look for broken images."
         )
-    if noisy_labels.ndim == 1 and not noisy_labels.is_floating_point() and len(noisy_labels):
+    if noisy_labels.ndim == 1 and noisy_labels.is_floating_point():
+        raise ValueError(
+            "Expected `noisy_labels` to be integers of shape (B,) or soft labels of shape (B, K), but got "
+            f"{str(noisy_labels.dtype).removeprefix('torch.')} of shape {tuple(noisy_labels.shape)}."
+        )
+    if noisy_labels.ndim == 1 and len(noisy_labels):
         low, high = noisy_labels.aminmax()
         if low < 0 or high >= clean_logits.shape[1]:
             raise ValueError(

@@ -17,7 +17,7 @@ from lightning_noisy.training.checkpoint_io import WholeCheckpoints
 from lightning_noisy.training.guards import ClassCollapseGuard, NoiseLayerNotice, ReproducibleSteps, TrainMode
 from lightning_noisy.training.loggers import hold_wandb_runs
 from lightning_noisy.training.noise_log import NoiseLog
-from lightning_noisy.training.record import RunRecorder
+from lightning_noisy.training.record import CHECKPOINT_KEY, RunRecorder, describe_run
 from lightning_noisy.training.summary import RunSummary
 
 if TYPE_CHECKING:
@@ -139,6 +139,11 @@ class NoisyLabelMixin(_Base):
         if self.trainer.state.fn == TrainerFn.FITTING:
             hold_wandb_runs(self.trainer.loggers)  # until NoiseLog releases them
         return [*callbacks, *(callback() for callback in ours if callback not in given)]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Puts the record of the run into the checkpoint, into one of weights alone too."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[CHECKPOINT_KEY] = describe_run(self.trainer, self).to_dict()
 
     def sum_label_counts(self) -> Tensor | None:
         """(K, K) counts, ``[predicted class, noisy label]``, of all ranks in this epoch so far; float64.

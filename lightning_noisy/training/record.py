@@ -49,6 +49,7 @@ class RunRecorder(L.Callback):
         self._seconds_before, self._start = self.seconds, None
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        # The module writes it too, for checkpoints of weights alone, but its hook is easily overridden.
         checkpoint[CHECKPOINT_KEY] = describe_run(trainer, pl_module).to_dict()
 
     def state_dict(self) -> dict[str, Any]:

@@ -97,6 +97,33 @@ def test_training_goes_on_from_an_exported_noise_layer(tmp_path):
         NoisyForImageClassification.from_backbone(tmp_path, noise="export")
 
 
+def test_a_type_with_several_classifiers_is_saved_as_the_one_it_is(tmp_path):
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    native = transformers.DeiTForImageClassification(
+        transformers.DeiTConfig(image_size=SIDE, patch_size=8, num_labels=3, **size)
+    )
+    model = NoisyForImageClassification.from_backbone(native).eval()
+    model.save_pretrained(tmp_path)
+    loaded = NoisyForImageClassification.from_pretrained(tmp_path)
+    assert type(loaded.backbone) is transformers.DeiTForImageClassification
+    assert torch.equal(loaded(batch()[0]).logits, model(batch()[0]).logits)
+
+
+def test_images_that_are_not_square(tmp_path):
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = transformers.ViTConfig(image_size=(32, 64), patch_size=8, num_labels=3, **size)
+    native = transformers.ViTForImageClassification(config).eval()
+    pixels = torch.randn(2, 3, 32, 64)
+    expected = native(pixels).logits
+    assert torch.equal(NoisyForImageClassification.from_backbone(native).eval()(pixels).logits, expected)
+
+
+def test_class_names_in_order():
+    assert (
+        NoisyForImageClassification.from_backbone(tiny_vit(), id2label=["ant", "bee", "cat"]).config.id2label == NAMES
+    )
+
+
 MISTAKES = {
     "a repository that does not exist": (
         lambda folder: {"backbone": "nobody/no-such-model"},
@@ -115,6 +142,7 @@ MISTAKES = {
         "has a noise layer already.*from_pretrained",
     ),
     "a gap": (lambda folder: {"id2label": {0: "a", 2: "b"}}, r"`id2label`.*\[0, 2\]"),
+    "names as numbers": (lambda folder: {"id2label": {"ant": 0}}, "by number.*'ant'"),
     "a name twice": (lambda folder: {"id2label": {0: "a", 1: "a"}}, "'a' twice"),
     "maps that differ": (
         lambda folder: {"id2label": NAMES, "label2id": {"ant": 1, "bee": 0, "cat": 2}},

@@ -245,6 +245,7 @@ def test_soft_labels_stand_on_the_noisy_side():
         (torch.tensor([0, 1, 2, 3]), r"0\.\.2.*from 0 to 3"),
         (torch.tensor([0, 1, 2, -100]), r"0\.\.2.*from -100 to 2"),
         (torch.zeros(4, 2), r"\(4, 3\)"),
+        (torch.zeros(4), r"float32 of shape \(4,\)"),
     ],
 )
 def test_labels_that_do_not_fit_are_named(labels, message):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import Trainer
+from transformers import AutoImageProcessor, Trainer, ViTImageProcessor
 
 from lightning_noisy import NoiseConfig
 from lightning_noisy.hf import NoisyForImageClassification, NoisyTrainer
@@ -297,3 +297,60 @@ def test_gradient_checkpointing_by_the_training_arguments(tmp_path):
         NoisyTrainer(model=model, args=args, train_dataset=Images()).train()
         found.append(model.noise_layer.weight)
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return (Images()[index] for index in range(24))
+
+
+def test_a_stream_that_never_ends_the_warm_up_says_so(tmp_path, caplog):
+    model = noisy_vit(NoiseConfig(warmup_epochs=3))
+    Trainer(model=model, args=arguments(tmp_path, max_steps=8), train_dataset=Stream()).train()
+    assert "The data have no length" in caplog.text
+    assert "has never acted" in caplog.text
+    caplog.clear()
+    model = noisy_vit(NoiseConfig(warmup_epochs=1))
+    Trainer(model=model, args=arguments(tmp_path, max_steps=14), train_dataset=Stream()).train()
+    assert "has never acted" not in caplog.text, "six steps are a pass"
+    assert not torch.equal(model.noise_layer.weight, torch.eye(3))
+
+
+def test_the_record_is_that_of_the_best_weights_where_the_trainer_goes_back_to_them(tmp_path):
+    model = noisy_vit()
+    options = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
+    args = arguments(tmp_path, num_train_epochs=4, learning_rate=0.3, **options)
+    trainer = NoisyTrainer(model=model, args=args, train_dataset=Images(), eval_dataset=Images(9))
+    trainer.train()
+    evaluated = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
+    best = min(evaluated, key=lambda entry: entry["eval_loss"])
+    assert best is not evaluated[-1], "the last epoch is not the best one here"
+    assert model.run_record.metrics["eval_loss"] == best["eval_loss"]
+    assert model.run_record.epochs == best["epoch"]
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(best["eval_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "warns"),
+    [
+        (lambda p: torch.optim.Adam(p, 1e-2, weight_decay=0.1), True),
+        (lambda p: torch.optim.SGD(p, 1e-2, momentum=0.9, weight_decay=0.1), True),
+        (lambda p: torch.optim.SGD(p, 1e-2, weight_decay=0.1), False),
+        (lambda p: torch.optim.Adam(p, 1e-2), False),
+        (lambda p: torch.optim.AdamW(p, 1e-2, weight_decay=0.1), False),
+    ],
+)
+def test_a_decay_that_can_t_be_taken_back_is_named(make, warns, tmp_path, caplog):
+    model = noisy_vit()
+    args = arguments(tmp_path, max_steps=1)
+    Trainer(model=model, args=args, train_dataset=Images(), optimizers=(make(model.parameters()), None)).train()
+    assert ("mixes its weight decay" in caplog.text) == warns
+
+
+def test_the_processor_of_the_trainer_goes_with_the_model(tmp_path):
+    processor = ViTImageProcessor(size={"height": 32, "width": 32}, image_mean=[0.1] * 3)
+    model = noisy_vit()
+    args = arguments(tmp_path, max_steps=1)
+    NoisyTrainer(model=model, args=args, train_dataset=Images(), processing_class=processor).train()
+    model.save_pretrained(tmp_path / "saved")
+    assert list(AutoImageProcessor.from_pretrained(tmp_path / "saved").image_mean) == [0.1] * 3

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import lightning.pytorch as L
+import numpy as np
 import pytest
 import timm
 import torch
@@ -16,11 +17,12 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModelForImageClassification
 
-from lightning_noisy import NoiseConfig, NoisyImageClassifier, NoisyLabelMixin
+from lightning_noisy import NoiseConfig, NoisyImageClassifier, NoisyImageDataModule, NoisyLabelMixin
 from lightning_noisy.hf import NoisyForImageClassification, NoisyTrainer
 from lightning_noisy.hub import export_clean
 
 from ..hf.small import NAMES, Images, arguments, noisy_vit, saved_timm, tiny_vit
+from ..training.test_mixin import QUIET
 from .conftest import images, train
 
 BESIDE = {"README.md", "config.json", "model.safetensors", "noise_layer.safetensors", "noise_config.json"}
@@ -268,6 +270,7 @@ MISTAKES = {
     "a file as directory": (lambda tmp: {"directory": _write(tmp / "a", b"")}, "`directory`.*is a file"),
     "a repository name": (lambda tmp: {"repo_id": "a b"}, "`repo_id`.*'me/birds'"),
     "a base model": (lambda tmp: {"base_model": "<script>"}, "`base_model`"),
+    "a metric that is none": (lambda tmp: {"metrics": {"accuracy": float("nan")}}, "finite numbers.*nan"),
     "a metric": (lambda tmp: {"metrics": {"accuracy": "high"}}, "`metrics`.*'high'.*'accuracy'"),
 }
 
@@ -302,3 +305,42 @@ def test_the_newest_checkpoint_in_a_folder_of_them_is_named(tmp_path):
     NoisyTrainer(model=noisy_vit(), args=args, train_dataset=Images()).train()
     with pytest.raises(ValueError, match=r"Did you mean '.*checkpoint-12'"):
         export_clean(tmp_path, tmp_path / "out", license="mit")
+
+
+def test_a_checkpoint_of_weights_alone_keeps_the_record(lightning_checkpoint, tmp_path):
+    module = NoisyImageClassifier.load_from_checkpoint(lightning_checkpoint, weights_only=True)
+    trainer = L.Trainer(max_epochs=1, **QUIET)
+    data = NoisyImageDataModule(str(lightning_checkpoint.parent / "photos"), image_size=32, batch_size=8, num_workers=0)
+    trainer.fit(module, data)
+    trainer.save_checkpoint(tmp_path / "weights.ckpt", weights_only=True)
+    text = card_of(export_clean(tmp_path / "weights.ckpt", tmp_path / "clean", license="mit")).text
+    assert "val/accuracy\\_noisy" in text and "| training images | 33 |" in text
+
+
+def test_a_timm_model_with_other_channels_or_another_fixed_size(tmp_path):
+    for name, options, size in (
+        ("test_resnet", {"in_chans": 1}, (1, 160, 160)),
+        ("vit_tiny_patch16_224", {"img_size": 96, "depth": 1}, (3, 96, 96)),
+    ):
+        module = NoisyImageClassifier(f"timm:{name}", 3, pretrained=False, backbone_kwargs=options).eval()
+        folder = export_clean(module, tmp_path / name, license="mit")
+        plain = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+        assert timm.data.resolve_model_data_config(plain)["input_size"] == size
+        pixels = torch.randn(2, *size)
+        torch.testing.assert_close(plain(pixels), module(pixels), rtol=0, atol=1e-5)
+        snippet = re.findall(r"```python\n(.*?)```", card_of(folder).text, re.DOTALL)[0]
+        ran = subprocess.run([sys.executable, "-c", snippet], cwd=folder, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr[-2000:]
+
+
+def test_a_compiled_model_and_the_folder_one_is_in(tmp_path, monkeypatch):
+    (tmp_path / "birds").mkdir()
+    monkeypatch.chdir(tmp_path / "birds")
+    export_clean(torch.compile(noisy_vit(), backend="eager"), ".", license="mit", metrics={"a_clean": np.float32(0.5)})
+    assert "# birds" in Path("README.md").read_text(encoding="utf-8")
+    assert "| a\\_clean | 0.5 | checked labels |" in Path("README.md").read_text(encoding="utf-8")
+
+
+def test_the_licence_of_the_weights_stands_in_timm_s_config_too(lightning_checkpoint, tmp_path):
+    folder = export_clean(lightning_checkpoint, tmp_path / "clean", license="cc-by-nc-4.0")
+    assert json.loads((folder / "config.json").read_text())["pretrained_cfg"]["license"] == "cc-by-nc-4.0"

@@ -153,11 +153,15 @@ def test_an_exported_folder_is_pushed_as_it_is(client, lightning_checkpoint, rep
     card = (folder / "README.md").read_text() + "\nMy own words.\n"
     (folder / "README.md").write_text(card)
     (folder / ".secret").write_text("not to be sent")
+    (folder / "last.ckpt").write_text("nor this: it holds more than the model")
     client.push(folder, repo_id)
     assert client.server.files(repo_id)["README.md"].decode() == card
-    assert ".secret" not in client.server.files(repo_id)
+    assert ".secret" not in client.server.files(repo_id) and "last.ckpt" not in client.server.files(repo_id)
     answer = client.push(folder, repo_id, license="apache-2.0")
     assert answer["error"] == "ValueError" and "'mit'" in answer["message"] and "'apache-2.0'" in answer["message"]
+    (folder / "README.md").write_text("---\nlicense: [\n---\nMine.")
+    answer = client.push(folder, repo_id)
+    assert answer["error"] == "ValueError" and "README.md" in answer["message"] and "\n" not in answer["message"]
 
 
 def test_a_folder_of_the_trainer_with_a_card_of_its_own_is_exported_first(client, repo_id, tmp_path):
