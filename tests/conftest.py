@@ -42,12 +42,16 @@ def draw_image(label: int, seed: int, side: int = 16) -> Image.Image:
     return Image.fromarray(pixels.astype(np.uint8))
 
 
-@pytest.fixture
-def photos(tmp_path) -> Path:
-    """A folder with three class folders of twelve images each."""
-    root = tmp_path / "photos"
+def write_photos(root: Path) -> Path:
+    """Three class folders of twelve images each."""
     for label, name in enumerate(("ant", "bee", "cat")):
-        (root / name).mkdir(parents=True)
+        (root / name).mkdir(parents=True, exist_ok=True)
         for number in range(12):
             draw_image(label, seed=100 * label + number).save(root / name / f"{number:02}.png")
     return root
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """A folder with three class folders of twelve images each."""
+    return write_photos(tmp_path / "photos")

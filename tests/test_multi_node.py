@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from .conftest import draw_image
+from .conftest import write_photos
 
 pytestmark = pytest.mark.slow
 
@@ -42,12 +42,7 @@ console_script()
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    root = tmp_path_factory.mktemp("photos")
-    for label, name in enumerate(("ant", "bee", "cat")):
-        (root / name).mkdir()
-        for number in range(12):
-            draw_image(label, seed=100 * label + number).save(root / name / f"{number:02}.png")
-    return root
+    return write_photos(tmp_path_factory.mktemp("photos"))
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import torch
 
 from lightning_noisy import NoisyImageClassifier, NoisyImageDataModule
 
-from ..conftest import draw_image
+from ..conftest import write_photos
 
 
 @pytest.fixture(scope="session")
@@ -16,10 +16,7 @@ def lightning_checkpoint(tmp_path_factory):
 
 
 def train(folder, backbone, noise=None, epochs=2, **options):
-    for label, name in enumerate(("ant", "bee", "cat")):
-        (folder / "photos" / name).mkdir(parents=True, exist_ok=True)
-        for number in range(12):
-            draw_image(label, seed=100 * label + number).save(folder / "photos" / name / f"{number:02}.png")
+    write_photos(folder / "photos")
     L.seed_everything(0, verbose=False)
     data = NoisyImageDataModule(
         str(folder / "photos"), image_size=32, batch_size=8, num_workers=0, noise="pair:0.3", val_fraction=0.2
