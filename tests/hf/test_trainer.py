@@ -4,10 +4,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import AutoImageProcessor, Trainer, ViTImageProcessor
+from transformers import AutoImageProcessor, Trainer, TrainerState, ViTImageProcessor
 
 from lightning_noisy import NoiseConfig
-from lightning_noisy.hf import NoisyForImageClassification, NoisyTrainer
+from lightning_noisy.hf import (
+    NoiseLayerCallback,
+    NoisyForImageClassification,
+    NoisyImageClassificationConfig,
+    NoisyTrainer,
+)
 
 from .small import NO_WARMUP, Images, arguments, batch, noisy_vit, tiny_vit
 
@@ -354,3 +359,15 @@ def test_the_processor_of_the_trainer_goes_with_the_model(tmp_path):
     NoisyTrainer(model=model, args=args, train_dataset=Images(), processing_class=processor).train()
     model.save_pretrained(tmp_path / "saved")
     assert list(AutoImageProcessor.from_pretrained(tmp_path / "saved").image_mean) == [0.1] * 3
+
+
+def test_beside_the_shards_of_fsdp_lie_the_config_and_the_record(tmp_path):
+    """Of a sharded model the Trainer saves its shards alone; what an export needs beside them comes from the callback."""
+    model = noisy_vit()
+    model.run_record.metrics["eval_loss"] = 0.5
+    state, args = TrainerState(global_step=5), arguments(tmp_path)
+    (tmp_path / "checkpoint-5").mkdir()
+    NoiseLayerCallback().on_save(args, state, None, model=model)
+    config = NoisyImageClassificationConfig.from_pretrained(tmp_path / "checkpoint-5")
+    assert config.noise_config == model.noise_layer.config
+    assert json.loads((tmp_path / "checkpoint-5" / "noisy_training.json").read_text())["metrics"] == {"eval_loss": 0.5}
