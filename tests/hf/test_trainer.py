@@ -362,7 +362,7 @@ def test_the_processor_of_the_trainer_goes_with_the_model(tmp_path):
 
 
 def test_beside_the_shards_of_fsdp_lie_the_config_and_the_record(tmp_path):
-    """Of a sharded model the Trainer saves its shards alone; what an export needs beside them comes from the callback."""
+    """Of a sharded model the Trainer saves the shards alone; what an export needs beside them is the callback's."""
     model = noisy_vit()
     model.run_record.metrics["eval_loss"] = 0.5
     state, args = TrainerState(global_step=5), arguments(tmp_path)
