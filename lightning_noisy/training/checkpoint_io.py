@@ -9,6 +9,7 @@ import lightning.pytorch as L
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 
@@ -47,9 +48,9 @@ class WholeCheckpoints(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         strategy = trainer.strategy
-        if type(strategy).__name__ in ("SingleDeviceStrategy", "DDPStrategy") and (
-            type(strategy.checkpoint_io) is TorchCheckpointIO
-        ):
+        # Sharding strategies write in ways of their own.
+        writes_one_file = type(strategy) in (SingleDeviceStrategy, DDPStrategy)
+        if writes_one_file and type(strategy.checkpoint_io) is TorchCheckpointIO:
             strategy.checkpoint_io = WholeFileIO()
 
 

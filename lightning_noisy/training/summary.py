@@ -57,5 +57,7 @@ def _places(trainer: Any, log_dir: str | None) -> dict[str, str]:
         places["clean model"] = str(written / "clean_model")
     checkpoints = trainer.checkpoint_callback
     best, last = (getattr(checkpoints, f"{which}_model_path", "") for which in ("best", "last"))
+    if getattr(checkpoints, "monitor", None) is None:  # Lightning calls the newest one the best where none is measured
+        best, last = "", last or best
     places |= {"best checkpoint": best, "last checkpoint": last}
     return {name: place for name, place in places.items() if place}

@@ -7,6 +7,7 @@ import lightning.pytorch as L
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from rich.console import Console
 
@@ -219,7 +220,7 @@ def test_a_picture_that_fails_is_a_warning(tmp_path):
 def shown_after(monkeypatch, tmp_path, model, data, **options):
     shown = io.StringIO()
     monkeypatch.setattr(summary, "Console", lambda: Console(file=shown, width=200))
-    callbacks = [RunFiles(str(tmp_path / "files"))]
+    callbacks = [RunFiles(str(tmp_path / "files")), *options.pop("callbacks", [])]
     trainer = L.Trainer(max_epochs=2, callbacks=callbacks, **{**QUIET, **options, "logger": CSVLogger(tmp_path)})
     trainer.fit(model, data)
     return trainer, shown.getvalue()
@@ -238,3 +239,11 @@ def test_the_summary_tells_metrics_time_and_places(photos, tmp_path, monkeypatch
 def test_without_a_progress_bar_there_is_no_summary(photos, tmp_path, monkeypatch):
     _, shown = shown_after(monkeypatch, tmp_path, *small_classifier(photos))
     assert shown == ""
+
+
+@pytest.mark.parametrize(("monitor", "name"), [(None, "last checkpoint"), ("val/loss_noisy", "best checkpoint")])
+def test_only_a_checkpoint_that_a_metric_chose_is_called_the_best(monitor, name, photos, tmp_path, monkeypatch):
+    keep = ModelCheckpoint(tmp_path / "kept", monitor=monitor)
+    options = {"enable_progress_bar": True, "enable_checkpointing": True, "callbacks": [keep]}
+    _, shown = shown_after(monkeypatch, tmp_path, *small_classifier(photos), **options)
+    assert [row for row in ("last checkpoint", "best checkpoint") if row in shown] == [name]
