@@ -10,6 +10,8 @@ set -euo pipefail
 : "${HEAD:?Expected HEAD to be the name or the address of the first machine, the same on all of them.}"
 NODES=${NODES:-2}
 PROCESSES=${PROCESSES:-8}
+# A store of its own for every start: in one that outlives a restart, the addresses of workers that are gone still stand.
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 exec torchrun \
   --nnodes "$NODES" --nproc_per_node "$PROCESSES" --max_restarts "${MAX_RESTARTS:-3}" \
   --rdzv_backend c10d --rdzv_endpoint "$HEAD:${PORT:-29500}" --rdzv_id "${JOB:-lightning-noisy}" \
