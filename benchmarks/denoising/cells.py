@@ -1,0 +1,175 @@
+"""The situations of the denoising benchmark: data, their noisy labels, and the network that is trained on them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lightning_noisy.noise.synthetic import corrupt_labels, transition_matrix_from_spec
+
+MNIST_NOISES = ("uniform:0", "uniform:0.3", "uniform:0.5", "uniform:0.7", "nonuniform:0.3", "nonuniform:0.5")
+MNIST_NOISES += ("nonuniform:0.7", "pair:0.2", "pair:0.4")
+GAUSSIAN_CLASSES = 100
+VALIDATION_SHARE = 0.1
+
+
+@dataclass
+class Cell:
+    """One situation with one seed. ``N`` training images as rows of features or pixels, ``K`` classes.
+
+    Args:
+        images: (N, ...) float32, already normalised.
+        noisy_labels: (N,) what is trained on.
+        clean_labels: (N,) the truth, for measuring alone.
+        test_images: (M, ...).
+        test_labels: (M,) clean.
+        transition_matrix: (K, K) the true one; ``None`` where the noise depends on the image.
+        network: Builds the network.
+        epochs: Length of the training.
+        learning_rate: Of AdamW, decayed to zero by a cosine.
+        batch_size: Images in a step.
+    """
+
+    images: Tensor
+    noisy_labels: Tensor
+    clean_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    transition_matrix: Tensor
+    network: Callable[[], nn.Module]
+    epochs: int
+    learning_rate: float = 1e-3
+    batch_size: int = 128
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.transition_matrix)
+
+    def hold_out(self, seed: int) -> tuple[Tensor, Tensor]:
+        """Rows to train on, and rows whose noisy labels validate."""
+        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed))
+        size = int(len(order) * VALIDATION_SHARE)
+        return order[size:], order[:size]
+
+
+def mlp(inputs: int, hidden: list[int], outputs: int, batch_norm: bool = False) -> nn.Module:
+    """Fully connected, ReLU; no hidden layer is a linear classifier."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    for size in hidden:
+        layers += [nn.Linear(inputs, size), *([nn.BatchNorm1d(size)] if batch_norm else []), nn.ReLU()]
+        inputs = size
+    return nn.Sequential(*layers, nn.Linear(inputs, outputs))
+
+
+def digits_cell(noise: str, seed: int, data_dir: Path, imbalanced: bool = False) -> Cell:
+    """Handwritten digits of scikit-learn; ``imbalanced`` keeps of class k a share that falls from 1 to 1/10."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    pixels, labels = load_digits(return_X_y=True)
+    train_x, test_x, train_y, test_y = train_test_split(
+        pixels / 16, labels, test_size=497, random_state=seed, stratify=labels
+    )
+    if imbalanced:
+        kept = np.random.default_rng(seed).random(len(train_y)) < 10 ** (-train_y / 9)
+        train_x, train_y = train_x[kept], train_y[kept]
+    arrays = _to_tensors(train_x, train_y, test_x, test_y)
+    return _synthetic(arrays, noise, seed, partial(mlp, 64, [256, 256], 10), epochs=60)
+
+
+def mnist_cell(noise: str, seed: int, data_dir: Path) -> Cell:
+    """MNIST and the network of the paper's re-implementation: two hidden layers of 512, 20 epochs, batches of 128."""
+    return _synthetic(_mnist(data_dir), noise, seed, partial(mlp, 784, [512, 512], 10), epochs=20)
+
+
+def cifar_cell(labels: str, seed: int, data_dir: Path, hidden: tuple[int, ...] = ()) -> Cell:
+    """Frozen features of a pretrained backbone and CIFAR-10N's labels; a linear head or an MLP.
+
+    ``labels`` is a column of CIFAR-10N, or ``"worse-matrix"``: labels drawn with the transition matrix of ``worse``.
+    """
+    features = _cifar_features(data_dir)
+    train, test = features["train"], features["test"]
+    clean = features["clean"]
+    noisy = features["worse" if labels == "worse-matrix" else labels]
+    counts = torch.zeros(10, 10, dtype=torch.float64)
+    counts.index_put_((clean, noisy), torch.ones(len(clean), dtype=torch.float64), accumulate=True)
+    matrix = counts / counts.sum(dim=1, keepdim=True)
+    if labels == "worse-matrix":
+        noisy = torch.from_numpy(corrupt_labels(clean.numpy(), matrix, seed))
+    rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:25_000]
+    network = partial(mlp, train.shape[1], list(hidden), 10)
+    parts = (train[rows], noisy[rows], clean[rows], test, features["test_clean"], matrix)
+    return Cell(*parts, network=network, epochs=15)
+
+
+def gaussian_cell(noise: str, seed: int, data_dir: Path) -> Cell:
+    """A hundred classes: Gaussian clouds around random centres in 64 dimensions, which overlap."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(GAUSSIAN_CLASSES, 64, generator=generator)
+
+    def draw(count: int) -> tuple[Tensor, Tensor]:
+        labels = torch.arange(count) % GAUSSIAN_CLASSES
+        return centres[labels] + 2.0 * torch.randn(count, 64, generator=generator), labels
+
+    (train_x, train_y), (test_x, test_y) = draw(20_000), draw(5_000)
+    return _synthetic((train_x, train_y, test_x, test_y), noise, seed, partial(mlp, 64, [256], 100), epochs=20)
+
+
+CELLS: dict[str, Callable[[int, Path], Cell]] = {
+    **{f"digits {noise}": partial(digits_cell, noise) for noise in MNIST_NOISES},
+    **{f"digits, imbalanced, {noise}": partial(digits_cell, noise, imbalanced=True) for noise in ("uniform:0.5",)},
+    **{f"mnist {noise}": partial(mnist_cell, noise) for noise in MNIST_NOISES},
+    **{
+        f"cifar10n {labels}, {head}": partial(cifar_cell, labels, hidden=hidden)
+        for head, hidden in {"linear": (), "mlp": (512,)}.items()
+        for labels in ("clean", "aggre", "random1", "worse", "worse-matrix")
+    },
+    **{f"100 clouds {noise}": partial(gaussian_cell, noise) for noise in ("uniform:0", "uniform:0.5", "pair:0.3")},
+}
+
+
+def _synthetic(
+    arrays: tuple[Tensor, ...], noise: str, seed: int, network: Callable[[], nn.Module], epochs: int
+) -> Cell:
+    train_x, train_y, test_x, test_y = arrays
+    matrix = transition_matrix_from_spec(noise, int(test_y.max()) + 1, seed)
+    noisy = torch.from_numpy(corrupt_labels(train_y.numpy(), matrix, seed))
+    return Cell(train_x, noisy, train_y, test_x, test_y, matrix, network, epochs)
+
+
+def _to_tensors(train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, test_y: np.ndarray) -> tuple[Tensor, ...]:
+    images = [torch.from_numpy(x).float() for x in (train_x, test_x)]
+    labels = [torch.from_numpy(y).long() for y in (train_y, test_y)]
+    return images[0], labels[0], images[1], labels[1]
+
+
+@cache
+def _mnist(data_dir: Path) -> tuple[Tensor, ...]:
+    from lightning_noisy import NoisyImageDataModule
+
+    splits = NoisyImageDataModule(f"idx:{data_dir / 'mnist'}", val_fraction=0.0).splits
+    arrays: list[np.ndarray] = []
+    for split in ("train", "test"):
+        images = splits[split]
+        pixels = np.stack([np.asarray(images.read(row).convert("L")) for row in range(len(images))])
+        arrays += [(pixels / 255 - 0.1307) / 0.3081, images.noisy_labels]
+    return _to_tensors(*arrays)
+
+
+@cache
+def _cifar_features(data_dir: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    path = data_dir / "cifar10n_features.safetensors"
+    if not path.is_file():
+        raise SystemExit(f"Expected {path}: write it by `python benchmarks/cifar_features.py --data-dir {data_dir}`.")
+    features = load_file(path)
+    mean, deviation = features["train"].float().mean(dim=0), features["train"].float().std(dim=0)
+    return {
+        name: (value.float() - mean) / deviation if name in ("train", "test") else value
+        for name, value in features.items()
+    }

@@ -1,0 +1,173 @@
+"""The competitors: what each trains on, behind one interface."""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_noisy.noise import NoiseConfig, NoiseLayer
+from lightning_noisy.noise.functional import log_transition_matrix
+from lightning_noisy.noise.objective import noisy_objective
+
+
+class Method:
+    """Plain cross-entropy; the others change what differs.
+
+    Args:
+        num_classes: ``K``.
+        num_images: ``N``, training images.
+        epochs: Length of the training.
+        true_matrix: (K, K), for the genie alone.
+    """
+
+    def __init__(self, num_classes: int, num_images: int, epochs: int, true_matrix: Tensor) -> None:
+        self.num_classes, self.num_images, self.epochs = num_classes, num_images, epochs
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """What is trained beside the network."""
+        return []
+
+    def loss(self, logits: Tensor, labels: Tensor, rows: Tensor, epoch: int) -> Tensor:
+        """(B, K) logits, (B,) noisy labels, (B,) which images -> scalar."""
+        return F.cross_entropy(logits, labels)
+
+    def end_epoch(self, epoch: int, logits: Tensor, labels: Tensor) -> None:
+        """Sees the logits (N, K) that training met in this epoch, if :attr:`looks_at_epochs`."""
+
+    looks_at_epochs = False
+
+    def transition_matrix(self) -> Tensor | None:
+        """(K, K), the estimate."""
+        return None
+
+
+class LabelSmoothing(Method):
+    """Smoothing of 0.1."""
+
+    def loss(self, logits, labels, rows, epoch):
+        return F.cross_entropy(logits, labels, label_smoothing=0.1)
+
+
+class GCE(Method):
+    """Generalised cross-entropy, q = 0.7. Source: Zhang, Sabuncu 2018, arXiv 1805.07836."""
+
+    def loss(self, logits, labels, rows, epoch):
+        given = logits.softmax(dim=1).gather(1, labels[:, None]).clamp_min(1e-7)
+        return ((1 - given**0.7) / 0.7).mean()
+
+
+class SCE(Method):
+    """Symmetric cross-entropy, alpha 0.1, beta 1, A = -4. Source: Wang et al. 2019, arXiv 1908.06112."""
+
+    def loss(self, logits, labels, rows, epoch):
+        given = logits.softmax(dim=1).gather(1, labels[:, None]).squeeze(1)
+        return 0.1 * F.cross_entropy(logits, labels) + 4 * (1 - given).mean()
+
+
+class ELR(Method):
+    """Early-learning regularisation, beta 0.7, lambda 3. Source: Liu et al. 2020, arXiv 2007.00151."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.targets = torch.zeros(self.num_images, self.num_classes)
+
+    def loss(self, logits, labels, rows, epoch):
+        probs = logits.softmax(dim=1).clamp(1e-4, 1 - 1e-4)
+        seen = probs.detach() / probs.detach().sum(dim=1, keepdim=True)
+        self.targets[rows] = 0.7 * self.targets[rows] + 0.3 * seen
+        agreement = (self.targets[rows] * probs).sum(dim=1)
+        return F.cross_entropy(logits, labels) + 3 * torch.log((1 - agreement).clamp_min(1e-4)).mean()
+
+
+class ByNoiseLayer(Method):
+    """Any noise layer of the package."""
+
+    def __init__(self, *args, **settings):
+        super().__init__(*args)
+        self.layer = NoiseLayer(NoiseConfig(num_classes=self.num_classes, **settings))
+
+    def parameter_groups(self, lr):
+        parameters = [p for p in self.layer.parameters() if p.requires_grad]
+        scaled = lr * self.layer.config.lr_scale
+        return [{"params": parameters, "lr": scaled, "weight_decay": 0.0}] if parameters else []
+
+    def loss(self, logits, labels, rows, epoch):
+        return noisy_objective(self.layer, logits, labels, in_warmup=epoch < self.layer.config.warmup_epochs)
+
+    def transition_matrix(self):
+        return self.layer.transition_matrix().double()
+
+
+class Genie(ByNoiseLayer):
+    """Forward correction with the true T. Source: Patrini et al. 2017, arXiv 1609.03683."""
+
+    def __init__(self, num_classes, num_images, epochs, true_matrix):
+        settings = {"noise_type": "stochastic", "trainable": False, "warmup_epochs": 0}
+        settings["transition_matrix"] = true_matrix.tolist()
+        super().__init__(num_classes, num_images, epochs, true_matrix, **settings)
+
+
+class ForwardAnchor(ByNoiseLayer):
+    """Forward correction with T from anchor points of a first half of plain cross-entropy. Source: as the genie's."""
+
+    looks_at_epochs = True
+
+    def __init__(self, *args):
+        super().__init__(*args, noise_type="stochastic", trainable=False, warmup_epochs=args[2] // 2)
+
+    def end_epoch(self, epoch, logits, labels):
+        if epoch + 1 == self.layer.config.warmup_epochs:
+            probs = logits.double().softmax(dim=1)
+            place = max(0, math.ceil(0.03 * len(probs)) - 1)  # the top 3% are left out
+            anchors = probs.sort(dim=0, descending=True).indices[place]
+            self.layer.reset(probs[anchors])
+
+
+class SModel(ByNoiseLayer):
+    """A learned stochastic T that starts from the warm-up's soft confusion. Source: Goldberger, Ben-Reuven 2017."""
+
+    looks_at_epochs = True
+
+    def __init__(self, *args):
+        super().__init__(*args, noise_type="stochastic", lr_scale=1.0)
+
+    def end_epoch(self, epoch, logits, labels):
+        if epoch + 1 == self.layer.config.warmup_epochs:
+            probs = logits.double().softmax(dim=1)
+            confusion = probs.T @ F.one_hot(labels, self.num_classes).double() + 1e-3
+            self.layer.reset(confusion / confusion.sum(dim=1, keepdim=True))
+
+
+class TracePenalty(ByNoiseLayer):
+    """A learned T whose trace is penalised (weight 0.1). Source: Sukhbaatar et al. 2014, arXiv 1406.2080."""
+
+    def __init__(self, *args):
+        super().__init__(*args, noise_type="stochastic", lr_scale=1.0)
+
+    def loss(self, logits, labels, rows, epoch):
+        penalty = log_transition_matrix(self.layer.weight, "stochastic").exp().diagonal().mean()
+        return super().loss(logits, labels, rows, epoch) + 0.1 * penalty
+
+
+class VolMinNet(ByNoiseLayer):
+    """A learned T of small volume (log determinant, weight 1e-4). Source: Li et al. 2021, arXiv 2102.02400."""
+
+    def __init__(self, *args):
+        super().__init__(*args, noise_type="stochastic", lr_scale=10.0, warmup_epochs=0)
+
+    def loss(self, logits, labels, rows, epoch):
+        volume = log_transition_matrix(self.layer.weight, "stochastic").exp().slogdet().logabsdet
+        return super().loss(logits, labels, rows, epoch) + 1e-4 * volume
+
+
+class Published(ByNoiseLayer):
+    """The layer exactly as published. Source: Jindal, Nokleby, Chen 2016, arXiv 1705.03419."""
+
+    def __init__(self, *args):
+        super().__init__(*args, init_scale=1.0, dropout=0.1, dropout_on="output", warmup_epochs=0, lr_scale=1.0)
+
+
+class Ours(ByNoiseLayer):
+    """The package's default."""
