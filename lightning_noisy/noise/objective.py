@@ -48,7 +48,7 @@ def clean_cross_entropy(clean_logits: Tensor, labels: Tensor) -> Tensor:
 def add_clean_losses(sums: Tensor | None, clean_logits: Tensor, labels: Tensor) -> Tensor:
     """``sums``, (2,) summed cross-entropy and number of images, with one batch more; ``None`` starts a new one."""
     loss = clean_cross_entropy(clean_logits, labels) * len(clean_logits)
-    batch = torch.stack([loss, loss.new_tensor(len(clean_logits))])
+    batch = torch.stack([loss, loss.new_full((), len(clean_logits))])  # `new_tensor` would wait for an accelerator
     return batch if sums is None else sums + batch
 
 
