@@ -162,6 +162,7 @@ def _image_files(folder: Path) -> list[Path]:
 
 def image_suffixes() -> set[str]:
     """The file suffixes that Pillow reads, lower case, with the dot; without those of documents and films."""
+    Image.preinit()  # puts JPEG and PNG first: Pillow tries its formats in the order in which they came
     return {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN} - {
         ".pdf",
         ".mpg",

@@ -105,11 +105,7 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
         )
         self.mix = LabelMixing(num_classes, mixup, cutmix, label_smoothing)
         self.accuracies = nn.ModuleDict(
-            {
-                f"{split}_{labels}": KnownMean()
-                for split in ("train", "val", "test")
-                for labels in ("noisy", "clean")
-            }
+            {f"{split}_{labels}": KnownMean() for split in ("train", "val", "test") for labels in ("noisy", "clean")}
         )
         self.val_loss = KnownMean()
         self.save_hyperparameters(

@@ -7,7 +7,7 @@ import lightning.pytorch as L
 import pytest
 import timm
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
@@ -28,7 +28,9 @@ class NothingComesFromTheHost(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         leaves = tree_leaves((args, kwargs))
-        is_from_host = func in FROM_NUMBERS or any(isinstance(x, torch.Tensor) and x.device.type == "cpu" for x in leaves)
+        is_from_host = func in FROM_NUMBERS or any(
+            isinstance(x, torch.Tensor) and x.device.type == "cpu" for x in leaves
+        )
         if isinstance(result, torch.Tensor) and result.device.type == "meta":
             assert not is_from_host, f"{func} waits for an accelerator"
         return result
