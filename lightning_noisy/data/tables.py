@@ -128,7 +128,7 @@ def _by_split(
     class_names: dict[str, list[str]],
 ) -> dict[str, RawSplit]:
     if not columns.strict:
-        columns = _present_columns(columns, table.column_names)
+        columns = present_columns(columns, table.column_names)
     label = find_column("label_column", columns.label, LABEL_COLUMNS, table.column_names, where)
     clean = columns.clean_label and find_column(
         "clean_label_column", columns.clean_label, (), table.column_names, where
@@ -151,7 +151,7 @@ def _by_split(
     return _cut(whole, table[split_column].combine_chunks(), where)
 
 
-def _present_columns(columns: Columns, present: Sequence[str]) -> Columns:
+def present_columns(columns: Columns, present: Sequence[str]) -> Columns:
     """The columns that are there; the clean labels stand in for the given ones."""
 
     def here(name: str | None) -> str | None:
