@@ -75,19 +75,17 @@ def shard_name(url: str) -> str:
 
 def read_rows(url: str, layout: Layout, skip: int = 0) -> Iterator[dict[str, Any]]:
     """The rows of a shard behind the first ``skip``, images undecoded; few at a time are held in memory."""
-    import datasets
+    from datasets.data_files import DataFilesDict, DataFilesList
+    from datasets.packaged_modules.parquet.parquet import Parquet
+    from datasets.packaged_modules.webdataset.webdataset import WebDataset
 
-    is_table = KINDS[suffix_of(url)] == "parquet"
-    stream = datasets.load_dataset(
-        KINDS[suffix_of(url)],
-        data_files={"train": [url if "://" in url else glob.escape(url)]},
-        features=layout.features,
-        split="train",
-        streaming=True,
-        **({"columns": list(layout.features)} if is_table else {}),
-    )
-    if not is_table:
-        stream = stream.select_columns(list(layout.features))
+    # `load_dataset` asks the Hub and the shard's server some things each time, which no shard should wait for.
+    file = {"data_files": DataFilesDict(train=DataFilesList([url], [()])), "features": layout.features}
+    names = list(layout.features)
+    if KINDS[suffix_of(url)] == "parquet":
+        stream = Parquet(columns=names, **file).as_streaming_dataset(split="train")
+    else:
+        stream = WebDataset(**file).as_streaming_dataset(split="train").select_columns(names)
     if skip:
         stream = stream.skip(skip)
     # Iterated over without `iter` in a worker of a DataLoader, it would give its one shard to the first worker alone.

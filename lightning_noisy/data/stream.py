@@ -5,7 +5,6 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import count, islice, repeat
 from typing import Any, NamedTuple
 
@@ -29,10 +28,6 @@ WARNINGS = 5
 
 class StreamError(ValueError):
     """A mistake in the data that is met while they are read, in one sentence."""
-
-    def __init__(self, message: str) -> None:
-        # A worker of a DataLoader sends its traceback as the message, which ends with what was wrong.
-        super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].strip())
 
 
 @dataclass(frozen=True)
@@ -90,7 +85,7 @@ def _share_out(shards: list[int], rows: np.ndarray, parts: int) -> list[list[int
     return [sorted(share) for share in shares]
 
 
-class StreamedImages(IterableDataset[Sample]):
+class StreamedImages(IterableDataset[Sample | StreamError]):
     """The images of one process, read, shuffled and transformed by its workers.
 
     The shards of a worker are read one after the other in an order that each epoch has for itself. Windows of
@@ -158,23 +153,33 @@ class StreamedImages(IterableDataset[Sample]):
             self.steps_done = 0
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[Sample]:
+    def __iter__(self) -> Iterator[Sample | StreamError]:
         """Starts behind ``steps_done`` batches of the process."""
         info = get_worker_info()
         given, turn = self.plan.given_after(self.steps_done)
         worker = (turn + (0 if info is None else info.id)) % len(given)
         return self._samples(worker, self.epoch, given[worker] * self.batch_size)
 
-    def _samples(self, worker: int, epoch: int, start: int) -> Iterator[Sample]:
+    def collate(self, samples: list[Sample | StreamError]) -> ImageBatch | StreamError:
+        """Samples -> one batch, or what was wrong."""
+        whole = [sample for sample in samples if not isinstance(sample, StreamError)]
+        if len(whole) < len(samples):
+            return next(sample for sample in samples if isinstance(sample, StreamError))
+        return collate(whole, self.has_clean_labels)
+
+    def _samples(self, worker: int, epoch: int, start: int) -> Iterator[Sample | StreamError]:
         own = int(self.shards.rows[self.plan.shards[worker]].sum())
         end = self.plan.batches[worker] * self.batch_size if self.is_filled else own
         if own == 0:
             yield from repeat(self._blank("", epoch), end - start)
             return
-        for position, row in enumerate(islice(self._shuffled_rows(worker, epoch, start), end - start), start):
-            pixels, noisy_label, clean_label, name = self._sample(row, epoch)
-            is_filler = position >= own
-            yield pixels, UNKNOWN if is_filler else noisy_label, UNKNOWN if is_filler else clean_label, name
+        try:
+            for position, row in enumerate(islice(self._shuffled_rows(worker, epoch, start), end - start), start):
+                pixels, noisy_label, clean_label, name = self._sample(row, epoch)
+                is_filler = position >= own
+                yield pixels, UNKNOWN if is_filler else noisy_label, UNKNOWN if is_filler else clean_label, name
+        except StreamError as error:
+            yield error  # raised in a worker, it would come with the worker's traceback for a message
 
     def _shuffled_rows(self, worker: int, epoch: int, start: int) -> Iterator["_Row"]:
         """The worker's rows from a position in the epoch on; then those of its last window again, without end."""
@@ -313,7 +318,7 @@ class StreamLoader:
                 dataset,
                 batch_size=dataset.batch_size,
                 num_workers=self.num_workers,
-                collate_fn=partial(collate, has_clean_labels=dataset.has_clean_labels),
+                collate_fn=dataset.collate,
                 # Of its own, so that making an iterator does not draw from the global one.
                 generator=torch.Generator().manual_seed(dataset.seed),
                 **self.options,
@@ -321,6 +326,9 @@ class StreamLoader:
         )
         dataset.steps_done = 0
         for batch in batches:
+            if isinstance(batch, StreamError):
+                # A new one: an error that the frame it is raised in holds keeps the workers waiting for their end.
+                raise StreamError(str(batch))
             self._steps_done += 1
             yield batch
 

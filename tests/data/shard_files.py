@@ -18,17 +18,17 @@ from tests.conftest import draw_image
 NAMES = ("ant", "bee", "cat")
 
 
-def picture(label: int, seed: int) -> bytes:
+def picture(label: int, seed: int, side: int = 16) -> bytes:
     """A PNG whose colour and place tell its class."""
     file = io.BytesIO()
-    draw_image(label, seed).save(file, "PNG")
+    draw_image(label, seed, side).save(file, "PNG")
     return file.getvalue()
 
 
-def write_parquet(folder: Path, sizes, label=lambda number, kind: NAMES[kind], **columns) -> Path:
+def write_parquet(folder: Path, sizes, label=lambda number, kind: NAMES[kind], side=16, **columns) -> Path:
     """``folder/000.parquet`` and so on; a column is a function of an image's number and its class."""
     folder.mkdir(parents=True, exist_ok=True)
-    for shard, rows in enumerate(_rows(sizes)):
+    for shard, rows in enumerate(_rows(sizes, side)):
         table = {
             "image": [{"bytes": data, "path": None} for _, _, data in rows],
             "label": [label(number, kind) for number, kind, _ in rows],
@@ -41,10 +41,11 @@ def write_parquet(folder: Path, sizes, label=lambda number, kind: NAMES[kind], *
     return folder
 
 
-def _rows(sizes):
+def _rows(sizes, side=16):
+    """For each shard its rows: an image's number, its class and its bytes."""
     number = 0
     for size in sizes:
-        yield [(n, n % 3, picture(n % 3, n)) for n in range(number, number + size)]
+        yield [(n, n % 3, picture(n % 3, n, side)) for n in range(number, number + size)]
         number += size
 
 
@@ -69,10 +70,10 @@ def write_class_label_parquet(folder: Path, sizes, names=NAMES) -> Path:
     return folder
 
 
-def write_tars(folder: Path, sizes, members=lambda number, kind: {"cls": str(kind)}) -> Path:
+def write_tars(folder: Path, sizes, members=lambda number, kind: {"cls": str(kind)}, side=16) -> Path:
     """``folder/000.tar`` and so on, with ``sizes.json``."""
     folder.mkdir(parents=True, exist_ok=True)
-    for shard, rows in enumerate(_rows(sizes)):
+    for shard, rows in enumerate(_rows(sizes, side)):
         with tarfile.open(folder / f"{shard:03}.tar", "w") as archive:
             for number, kind, data in rows:
                 for suffix, content in {"png": data, **members(number, kind)}.items():
