@@ -299,6 +299,7 @@ class StreamLoader:
     def __init__(self, images: StreamedImages, num_workers: int, processes: int = 1, **options: Any) -> None:
         self.images = images  # a `dataset` that can be iterated over would make Lightning doubt the length
         self.sampler = images  # Lightning tells a sampler the epoch
+        self.batch_sampler = None  # and looks at this one too
         self.num_workers = num_workers
         self.processes = processes
         self.options = options
