@@ -184,7 +184,7 @@ def test_the_sweep_runs_a_command_that_the_program_knows(photos, capsys):
         assert ended.value.code == 0
         config = yaml.safe_load(capsys.readouterr().out)
         classes = [logger["class_path"].rpartition(".")[2] for logger in config["trainer"]["logger"]]
-        assert classes == ["CSVLogger", "NoisyWandbLogger"]
+        assert classes == ["NoisyCSVLogger", "NoisyWandbLogger"]
         settings = config["model"]["init_args"]
         assert settings["noise"]["dropout"] in (0.0, 0.5) and settings["noise"]["warmup_epochs"] in (2, 5)
         assert settings["optimizer"]["init_args"]["lr"] in (0.00003, 0.001)

@@ -147,15 +147,6 @@ def numbers(table):
     return [float(cell) for row in table.splitlines()[1:] for cell in row.split(",")[1:]]
 
 
-@pytest.fixture
-def single_process(monkeypatch):
-    """A process group of its own, which is gone afterwards."""
-    monkeypatch.setenv("MASTER_PORT", "0")
-    yield
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
 class OwnWeight(OwnModule):
     def __init__(self):
         super().__init__()
