@@ -55,3 +55,12 @@ def write_photos(root: Path) -> Path:
 def photos(tmp_path) -> Path:
     """A folder with three class folders of twelve images each."""
     return write_photos(tmp_path / "photos")
+
+
+@pytest.fixture
+def single_process(monkeypatch):
+    """A process group of its own, which is gone afterwards."""
+    monkeypatch.setenv("MASTER_PORT", "0")
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -22,6 +22,7 @@ from lightning_noisy.noise.config import resolve_noise_config
 from lightning_noisy.training import optimisation
 from lightning_noisy.training.mixin import NoisyLabelMixin
 from lightning_noisy.training.mixing import LabelMixing
+from lightning_noisy.training.sharding import is_sharded, whole_copy
 
 
 class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
@@ -137,8 +138,12 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
         return backbones.clean_logits(self.backbone, images)
 
     def clean_model(self) -> nn.Module:
-        """A copy of the backbone alone, in eval mode, the noise layer gone."""
-        return copy.deepcopy(self.backbone).eval()
+        """A copy of the backbone alone, in eval mode, the noise layer gone.
+
+        Of a sharded model it is on the CPU, and every process must ask for it.
+        """
+        copied = whole_copy(self.backbone) if is_sharded(self.backbone) else copy.deepcopy(self.backbone)
+        return copied.eval()
 
     def setup(self, stage: str) -> None:
         """Checks that the data have the classes of the model.

@@ -17,6 +17,7 @@ from PIL import Image
 from lightning_noisy import cli
 from lightning_noisy.training.artifacts import RunFiles
 from lightning_noisy.training.loggers import NoisyWandbLogger, _can_ask_wandb
+from lightning_noisy.training.sharding import ShardedStrategy
 
 from .test_mixin import QUIET, OwnModule, loader
 from .test_noise_log import small_classifier
@@ -132,20 +133,26 @@ def check_artifacts(path, tmp_path, data):
     assert names == {file.name for file in (tmp_path / "files" / "clean_model").iterdir()}
 
 
-def fit(tmp_path, epochs, ckpt_path=None, module=None, **options):
+def fit(tmp_path, epochs, ckpt_path=None, module=None, strategy="auto", **options):
     logger = NoisyWandbLogger(save_dir=tmp_path, **options)
-    trainer = L.Trainer(max_epochs=epochs, **quiet(logger=logger))
+    trainer = L.Trainer(max_epochs=epochs, devices=1, **quiet(logger=logger, strategy=strategy))
     trainer.fit(module or OwnModule(), loader(), ckpt_path=ckpt_path)
     trainer.save_checkpoint(tmp_path / f"{epochs}.ckpt")
     finish()
     return logger
 
 
-def test_a_resumed_training_goes_on_in_its_run_and_logs_no_step_twice(tmp_path):
-    first = fit(tmp_path, epochs=2)
-    second = fit(tmp_path, epochs=4, ckpt_path=tmp_path / "2.ckpt")
+@pytest.mark.parametrize("strategy", ["auto", ShardedStrategy])
+def test_a_resumed_training_goes_on_in_its_run_and_logs_no_step_twice(strategy, tmp_path, single_process):
+    """A sharding strategy reads the checkpoint later than others."""
+
+    def train(**options):
+        return fit(tmp_path, strategy=strategy if strategy == "auto" else strategy(), **options)
+
+    first = train(epochs=2)
+    second = train(epochs=4, ckpt_path=tmp_path / "2.ckpt")
     assert first.version == second.version
-    assert fit(tmp_path, epochs=1).version != first.version, "a new training is a new run"
+    assert train(epochs=1).version != first.version, "a new training is a new run"
     files = run_files(tmp_path)
     before, after = (wandb_rows(path) for path in files[:2])
     assert [path.name for path in files[:2]] == [f"run-{first.version}.wandb"] * 2
