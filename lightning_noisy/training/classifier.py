@@ -19,6 +19,7 @@ from lightning_noisy.data.table import UNKNOWN
 from lightning_noisy.layer_groups import parameter_groups, set_trainable_blocks
 from lightning_noisy.noise import NoiseConfig
 from lightning_noisy.noise.config import resolve_noise_config
+from lightning_noisy.noise.objective import count_labelled
 from lightning_noisy.training import optimisation
 from lightning_noisy.training.mixin import NoisyLabelMixin
 from lightning_noisy.training.mixing import LabelMixing
@@ -164,7 +165,9 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
         mixed_images, targets = self.mix(images, noisy_labels)
         clean_logits = self._checked_logits(mixed_images)
         loss = self.noisy_loss(clean_logits, targets)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(images))
+        # Images that only fill the batch must not make the loss look small.
+        share = count_labelled(noisy_labels) / len(images)
+        self.log("train/loss", loss / share.clamp_min(1 / len(images)), prog_bar=True, batch_size=len(images))
         if self.mix.mixer is None:
             self._log_accuracies("train", clean_logits, batch)
         return loss
