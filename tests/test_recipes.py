@@ -18,6 +18,7 @@ from transformers import Dinov2Config, Dinov2ForImageClassification, ViTImagePro
 from lightning_noisy import backbones
 from lightning_noisy.cli import main
 from tests.data import layouts
+from tests.data.shard_files import write_parquet, write_tars
 from tests.hf.small import tiny_vit
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -114,6 +115,22 @@ def test_a_vit_of_transformers_is_fine_tuned(build, photos, tmp_path):
     assert len(rates) > 3, "they fall from layer to layer, and the noise layer has its own"
     assert cli.trainer.precision == "bf16-mixed"
     assert type(build()).from_pretrained(left_files("vit_finetune")).config.id2label[2] == "cat"
+
+
+@pytest.mark.parametrize("write", [write_parquet, write_tars])
+def test_a_stream_of_shards(write, photos, tmp_path):
+    write(tmp_path / "shards", [9, 4, 14, 6])
+    options = [f"--data.val_source={photos}"] if write is write_parquet else []
+    cli = run_recipe("streaming_web.yaml", *options)
+    assert cli.datamodule.class_names == (["ant", "bee", "cat"] if write is write_parquet else ["0", "1", "2"])
+    assert cli.trainer.global_step == 2 * 5
+    assert ("val/accuracy_noisy" in cli.trainer.callback_metrics) == bool(options)
+    record = torch.load("runs/streaming_web/checkpoints/last.ckpt", weights_only=True)["noisy_run"]
+    assert (record["data"]["name"], record["data"]["train_images"], record["epochs"]) == ("shards", 33, 2)
+    assert sum(count for *_, count in record["label_counts"]) == 33, "fillers are not counted"
+    assert left_files("streaming_web").is_dir()
+    longer = run_recipe("streaming_web.yaml", *options, "--trainer.max_epochs=3", "--ckpt_path=last")
+    assert longer.trainer.global_step == 3 * 5
 
 
 PUBLISHED = {

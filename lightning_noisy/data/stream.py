@@ -260,7 +260,8 @@ class StreamedImages(IterableDataset[Sample | StreamError]):
         return self._transformed(Image.new("RGB", (64, 64)), epoch, 0), UNKNOWN, UNKNOWN, name
 
     def _broken(self, place: str, epoch: int, error: Exception) -> Sample:
-        message = f"The image {place!r} of {self.shards.where!r} can't be decoded: {first_line(error)}"
+        why = str(error).partition(" <_io")[0].rstrip(".")  # Pillow names the bytes by where they lie in memory
+        message = f"The image {place!r} of {self.shards.where!r} can't be decoded: {why}."
         if self.on_broken == "error":
             raise StreamError(f"{message} Repair it, or leave such images out by `on_broken: skip`.") from error
         self._broken_images += 1

@@ -89,6 +89,8 @@ def write_tars(folder: Path, sizes, members=lambda number, kind: {"cls": str(kin
 class _Handler(SimpleHTTPRequestHandler):
     """Python's own, with the ranges that any real server of files knows."""
 
+    protocol_version = "HTTP/1.1"
+
     def do_GET(self):
         path, wanted = Path(self.translate_path(self.path)), self.headers.get("Range")
         self.server.asked.append(self.path)
