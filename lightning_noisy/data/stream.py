@@ -290,45 +290,45 @@ class StreamLoader:
     writes serves all of them.
 
     Args:
-        dataset: What to read.
+        images: What to read.
         num_workers: Processes that read; their number is that of the plan, or 0.
         processes: Number of processes that train together.
         **options: Of :class:`~torch.utils.data.DataLoader`.
     """
 
-    def __init__(self, dataset: StreamedImages, num_workers: int, processes: int = 1, **options: Any) -> None:
-        self.dataset = dataset
-        self.sampler = dataset  # Lightning tells a sampler the epoch
+    def __init__(self, images: StreamedImages, num_workers: int, processes: int = 1, **options: Any) -> None:
+        self.images = images  # a `dataset` that can be iterated over would make Lightning doubt the length
+        self.sampler = images  # Lightning tells a sampler the epoch
         self.num_workers = num_workers
         self.processes = processes
         self.options = options
         self._steps_done = 0
 
     def __len__(self) -> int:
-        return self.dataset.plan.steps
+        return self.images.plan.steps
 
     def __iter__(self) -> Iterator[ImageBatch]:
         # A generator: workers start when the first batch is asked for, after Lightning has set the epoch.
-        dataset = self.dataset
-        self._steps_done = dataset.steps_done
+        images = self.images
+        self._steps_done = images.steps_done
         if self._steps_done >= len(self):
-            dataset.steps_done = 0
+            images.steps_done = 0
             return
         batches = iter(
             DataLoader(
-                dataset,
-                batch_size=dataset.batch_size,
+                images,
+                batch_size=images.batch_size,
                 num_workers=self.num_workers,
-                collate_fn=dataset.collate,
+                collate_fn=images.collate,
                 # Of its own, so that making an iterator does not draw from the global one.
-                generator=torch.Generator().manual_seed(dataset.seed),
+                generator=torch.Generator().manual_seed(images.seed),
                 **self.options,
             )
         )
-        dataset.steps_done = 0
+        images.steps_done = 0
         for batch in batches:
             if isinstance(batch, StreamError):
-                # A new one: an error that the frame it is raised in holds keeps the workers waiting for their end.
+                # A new one: `batch` would hold the error, which holds this frame, and so the workers would stay.
                 raise StreamError(str(batch))
             self._steps_done += 1
             yield batch
@@ -336,15 +336,15 @@ class StreamLoader:
     def state_dict(self) -> dict[str, int]:
         """The epoch, the steps of it that were made, and what must be the same where they go on."""
         return {
-            "epoch": self.dataset.epoch,
+            "epoch": self.images.epoch,
             "steps_done": self._steps_done,
             "steps": len(self),
             "processes": self.processes,
-            "num_workers": len(self.dataset.plan.shards),
-            "batch_size": self.dataset.batch_size,
-            "buffer_size": self.dataset.buffer_size,
-            "images": len(self.dataset.shards),
-            "shards": len(self.dataset.shards.urls),
+            "num_workers": len(self.images.plan.shards),
+            "batch_size": self.images.batch_size,
+            "buffer_size": self.images.buffer_size,
+            "images": len(self.images.shards),
+            "shards": len(self.images.shards.urls),
         }
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
@@ -362,5 +362,5 @@ class StreamLoader:
                     f"{state_dict[name]}, but got {now[name]}. Set it back, or go on from a checkpoint that was "
                     "written at the end of an epoch."
                 )
-        self.dataset.set_epoch(state_dict["epoch"])
-        self.dataset.steps_done = self._steps_done = len(self) if is_over else state_dict["steps_done"]
+        self.images.set_epoch(state_dict["epoch"])
+        self.images.steps_done = self._steps_done = len(self) if is_over else state_dict["steps_done"]

@@ -258,8 +258,8 @@ class StreamingImageDataModule(L.LightningDataModule):
             return min(before or self._usual_workers(), most)
         if self.num_workers > most:
             raise ValueError(
-                f"Expected argument `num_workers` to be at most {most}, since {self.source!r} has {shards} shards for "
-                f"{processes} processes and each worker needs one of its own, but got {self.num_workers}. Lower it, "
+                f"Expected argument `num_workers` to be at most {most}, since {self.source!r} has {shards} shards, "
+                f"{most} for each process, and each worker needs one of its own, but got {self.num_workers}. Lower it, "
                 "leave it out, or write the images into more shards."
             )
         return self.num_workers

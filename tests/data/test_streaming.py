@@ -261,9 +261,7 @@ def test_unset_workers_fit_the_shards(tmp_path, monkeypatch):
 
 def test_more_processes_or_workers_than_shards(tmp_path, monkeypatch):
     folder = write_parquet(tmp_path / "train", [*SIZES, 0])
-    with pytest.raises(
-        ValueError, match=r"`num_workers` to be at most 4, since .* has 4 shards for 1 processes.*got 5"
-    ):
+    with pytest.raises(ValueError, match=r"`num_workers` to be at most 4, since .* has 4 shards, 4 for each.*got 5"):
         make(folder, num_workers=5).setup("fit")
     monkeypatch.setattr(streaming, "world", lambda: (5, 0))
     with pytest.raises(ValueError, match=r"as many shards as processes, 5, but .* has 4 .*Start at most 4"):
