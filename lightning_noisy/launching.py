@@ -6,6 +6,7 @@ torchrun and SLURM start and watch their processes by their own means.
 import os
 import re
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -53,6 +54,7 @@ def own_file() -> Iterator[None]:
     node = int(os.environ.get("NODE_RANK", 0))
     path = Path(os.environ[FOLDER]) / (f"node_{node}_rank_{rank}.log" if node else f"rank_{rank}.log")
     terminal = _redirect_output(path)
+    threading.Thread(target=_end_with_the_first, args=(os.getppid(),), daemon=True).start()
     try:
         yield
     except BaseException as error:
@@ -91,6 +93,15 @@ def launching_sentence(error: Exception) -> str | None:
 def _port(said: str) -> str:
     found = re.search(r"port: (\d+)", said)
     return f"port {found[1]}" if found else "it"
+
+
+def _end_with_the_first(parent: int) -> None:
+    """Ends a process that waits to meet a first one which is gone: it would wait for half an hour."""
+    while not torch.distributed.is_initialized():  # from then on torch notices
+        if os.getppid() != parent:
+            print("The first process is gone.", flush=True)
+            os._exit(1)
+        time.sleep(1)
 
 
 def _redirect_output(path: Path) -> int:

@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -38,17 +39,27 @@ TINY += ["--trainer.max_epochs=2", "--trainer.enable_progress_bar=false", "--tra
 TWO = ["--trainer.strategy=ddp", "--trainer.devices=2"]
 
 
-def fit(photos, folder, *options, **environment):
+def start(photos, folder, *options, **environment):
     (folder / "script.py").write_text(PROGRAM, encoding="utf-8")
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "script.py", "fit", f"--data.source={photos}", *TINY, *options],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=120,
     )
+
+
+def fit(photos, folder, *options, **environment):
+    process = start(photos, folder, *options, **environment)
+    said, _ = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, said)
+
+
+def still_running(photos):
+    shown = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    return str(photos) in shown
 
 
 @pytest.fixture
@@ -83,8 +94,23 @@ def test_a_port_in_use_is_one_sentence_and_leaves_no_process_behind(photos, tmp_
     assert ran.returncode == 1 and "Traceback" not in ran.stdout
     last = ran.stdout.strip().splitlines()[-1]
     assert last.startswith("lightning-noisy: error: Expected the port") and f"port {taken_port} is in use" in last
-    shown = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert str(photos) not in shown, "the second process has been ended"
+    assert not still_running(photos), "the second process has been ended"
+
+
+def test_when_the_first_process_is_killed_the_other_does_not_wait_for_it(photos, tmp_path):
+    process = start(photos, tmp_path, *TWO)
+    file = tmp_path / "runs" / "logs" / "rank_1.log"
+    for _ in range(300):
+        if file.is_file():
+            break
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    for _ in range(100):
+        if not still_running(photos):
+            break
+        time.sleep(0.2)
+    assert not still_running(photos), file.read_text(encoding="utf-8")
 
 
 def test_the_script_for_several_machines_says_that_its_port_is_in_use(tmp_path, taken_port):
