@@ -113,8 +113,8 @@ def decode_value(value: Any, root: Path | None = None) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Decodes an image into RGB: upright, transparency on white, 16-bit grey scaled to 8 bits."""
-    image = ImageOps.exif_transpose(image)
+    """Decodes an image that was just opened into RGB: upright, transparency on white, 16-bit grey scaled to 8 bits."""
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         values = np.asarray(image, dtype=np.float32)
         scale = 255 / 65535 if values.max(initial=0) > 255 else 1.0

@@ -29,8 +29,9 @@ def noisy_objective(
     if noise_layer is None:
         return clean_cross_entropy(clean_logits, noisy_labels)
     if in_warmup:
-        # DDP waits for the gradient of every parameter: the layer takes part with weight zero.
-        still = 0.0 * noise_layer.weight.sum()
+        # DDP waits for the gradient of every parameter: the layer takes part with weight zero. Outside of the layer's
+        # own forward pass FSDP holds a share of it.
+        still = 0.0 * noise_layer.whole_weight().sum()
         return clean_cross_entropy(clean_logits, noisy_labels) + still.to(clean_logits.device)
     loss = noise_layer.loss(clean_logits, noisy_labels, noisy_log_probs)
     share = noise_layer.config.clean_loss_weight
