@@ -23,7 +23,7 @@ demo: $(READY)
 
 test: $(READY) lint types
 	$(BIN)/python -m pytest -n 2
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 test-fast: $(READY)
 	$(BIN)/python -m pytest -n 2
