@@ -1,6 +1,6 @@
 """Images per second and memory of `lightning-noisy fit`, of a loop like timm's train.py and of the HF Trainer.
 
-    python benchmarks/throughput.py              # about twenty minutes on two CPU cores; on a GPU ResNet-50 and ViT-B/16
+    python benchmarks/throughput.py              # twenty minutes on two CPU cores; on a GPU ResNet-50 and ViT-B/16
     python benchmarks/throughput.py --bf16 --compile --channels-last --fused
     python benchmarks/throughput.py --quick      # one small round, to see that it runs
 

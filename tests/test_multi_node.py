@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from .conftest import write_photos
 pytestmark = pytest.mark.slow
 
 RECIPES = Path(__file__).parents[1] / "recipes"
+LIMIT = 180  # seconds
 HOSTS = {"a": "10.213.7.1", "b": "10.213.7.2"}
 TINY = ["--model.backbone=timm:test_resnet", "--model.pretrained=false", "--data.image_size=32", "--data.num_workers=0"]
 TINY += ["--data.batch_size=4", "--trainer.accelerator=cpu", "--trainer.precision=32-true", "--trainer.max_epochs=4"]
@@ -86,26 +88,31 @@ def start(host, hosts, folder, photos, pause):
         ["ip", "netns", "exec", hosts[host], str(RECIPES / "multi_node_torchrun.sh"), *options],
         cwd=folder,
         env=environment(folder, **settings),
-        stdout=subprocess.PIPE,
+        stdout=(folder / f"{host}.txt").open("w"),
         stderr=subprocess.STDOUT,
-        text=True,
     )
 
 
 def train_on_both(hosts, folder, photos, kill_at=None):
     """What host b said; with ``kill_at`` its worker is killed at that step."""
+    folder.mkdir()
     machines = {host: start(host, hosts, folder, photos, pause=0.05 if kill_at else 0) for host in HOSTS}
-    said = ""
-    for line in machines["b"].stdout:
-        said += line
-        found = re.match(r"step (\d+) of process (\d+)", line)
-        if kill_at and found and int(found[1]) >= kill_at:
-            os.kill(int(found[2]), signal.SIGKILL)
-            kill_at = None
-    for host, machine in machines.items():
-        rest, _ = machine.communicate(timeout=180)
-        assert machine.returncode == 0, (host, (said + rest)[-3000:])
-    return said
+    try:
+        for _ in range(LIMIT * 20):
+            found = re.findall(r"step (\d+) of process (\d+)", (folder / "b.txt").read_text())
+            if kill_at and found and int(found[-1][0]) >= kill_at:
+                os.kill(int(found[-1][1]), signal.SIGKILL)
+                kill_at = None
+            if all(machine.poll() is not None for machine in machines.values()):
+                break
+            time.sleep(0.05)
+    finally:
+        for machine in machines.values():
+            machine.terminate()
+    said = {host: (folder / f"{host}.txt").read_text() for host in HOSTS}
+    status = {host: machine.wait() for host, machine in machines.items()}
+    assert set(status.values()) == {0}, (status, {host: text[-3000:] for host, text in said.items()})
+    return said["b"]
 
 
 def steps_of(said):
@@ -128,7 +135,9 @@ def test_two_hosts_train_together_and_one_that_is_killed_comes_back(hosts, photo
 
 
 FAKE_SRUN = """#!/usr/bin/env bash
-for task in 0 1; do SLURM_PROCID=$task SLURM_LOCALID=$task "$@" & done
+[[ $1 == --output=* && $2 == --open-mode=append ]] || exit 1
+output=${1#--output=}; output=${output/\\%j/$SLURM_JOB_ID}; shift 2
+for task in 0 1; do SLURM_PROCID=$task SLURM_LOCALID=$task "$@" >> "${output/\\%t/$task}" 2>&1 & done
 wait -n && wait -n
 """
 
@@ -141,11 +150,24 @@ def test_the_slurm_script_starts_its_tasks_as_one_training(photos, tmp_path):
     (tmp_path / "bin" / "srun").chmod(0o755)
     options = ["--config", str(RECIPES / "resnet50_ddp.yaml"), f"--data.source={photos}", *TINY]
     command = ["bash", str(RECIPES / "multi_node.slurm"), *options]
+    (tmp_path / "runs").mkdir()  # as sbatch makes it for its own log
     ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=180)
     assert ran.returncode == 0, ran.stderr[-3000:]
     saved = torch.load(tmp_path / "runs/resnet50_ddp/checkpoints/last.ckpt", weights_only=True)
     assert saved["noisy_run"]["processes"] == 2
     assert (tmp_path / "out" / "clean_model" / "model.safetensors").is_file()
+    for task in (0, 1):
+        assert "step 0 of process" in (tmp_path / "runs" / f"slurm-7-rank_{task}.log").read_text(encoding="utf-8")
+
+
+def test_on_one_machine_the_script_shows_its_first_process_alone(photos, tmp_path):
+    settings = {"HEAD": "localhost", "NODES": 1, "PROCESSES": 2, "PORT": 29512, "LOGS": tmp_path / "logs"}
+    options = ["--config", str(RECIPES / "resnet50_ddp.yaml"), f"--data.source={photos}", *TINY]
+    command, env = [str(RECIPES / "multi_node_torchrun.sh"), *options], environment(tmp_path, **settings)
+    ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=180)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    (other,) = (tmp_path / "logs").rglob("stdout.log")
+    assert steps_of(ran.stdout) == steps_of(other.read_text(encoding="utf-8")), "each has one of the two"
 
 
 def test_the_script_asks_for_the_first_machine(tmp_path):

@@ -49,7 +49,7 @@ class ImageDataset(Dataset[Sample]):
             return pixels, UNKNOWN, UNKNOWN, name
         if isinstance(key, tuple):
             epoch, index = key
-            with _draws_seeded_by(self.seed, epoch, index):
+            with draws_seeded_by(self.seed, epoch, index):
                 pixels = self.transform(self.images.read(index))
         else:
             index = key
@@ -64,13 +64,18 @@ class ImageDataset(Dataset[Sample]):
 
     def collate(self, samples: list[Sample]) -> ImageBatch:
         """Samples -> one batch."""
-        pixels, noisy_labels, clean_labels, ids = zip(*samples, strict=True)
-        return ImageBatch(
-            images=torch.stack(pixels),
-            noisy_labels=torch.tensor(noisy_labels),
-            clean_labels=torch.tensor(clean_labels) if self.images.has_clean_labels else None,
-            ids=list(ids),
-        )
+        return collate(samples, self.images.has_clean_labels)
+
+
+def collate(samples: list[Sample], has_clean_labels: bool) -> ImageBatch:
+    """Samples -> one batch, without clean labels where none of the split is known."""
+    pixels, noisy_labels, clean_labels, ids = zip(*samples, strict=True)
+    return ImageBatch(
+        images=torch.stack(pixels),
+        noisy_labels=torch.tensor(noisy_labels),
+        clean_labels=torch.tensor(clean_labels) if has_clean_labels else None,
+        ids=list(ids),
+    )
 
 
 class EpochSampler(DistributedSampler):
@@ -160,8 +165,28 @@ class ResumableLoader(DataLoader):
         self.sampler.skip = self._batches_to_skip * self.batch_size
 
 
+def evaluation_loader(dataset: ImageDataset, batch_size: int, **options: Any) -> DataLoader:
+    """Every image once over all processes, in order.
+
+    Args:
+        dataset: The split.
+        batch_size: Images of a batch in one process.
+        **options: Of :class:`~torch.utils.data.DataLoader`.
+    """
+    sampler = EvaluationSampler(dataset, *world())
+    return DataLoader(dataset, batch_size=batch_size, sampler=sampler, collate_fn=dataset.collate, **options)
+
+
+def world() -> tuple[int, int]:
+    """The number of processes that train together, and which of them this is."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_world_size(), torch.distributed.get_rank()
+    return 1, 0
+
+
 @contextmanager
-def _draws_seeded_by(*numbers: int) -> Iterator[None]:
+def draws_seeded_by(*numbers: int) -> Iterator[None]:
+    """Random numbers that depend on ``numbers`` alone; outside of a worker the global state is put back afterwards."""
     seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
     with _random_state_kept():
         random.seed(seed)

@@ -2,7 +2,7 @@
 
 import gzip
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,21 @@ def read_source(source: str, columns: Columns, seed: int, argument: str = "sourc
     if path.is_file():
         return tables.read_manifest(path, columns, argument)
     raise ValueError(f"Expected argument `{argument}` to be {_KINDS}, but {str(source)!r} does not exist.")
+
+
+def read_other_source(split: str, source: str, columns: Columns, seed: int) -> RawSplit:
+    """What the arguments ``val_source`` and ``test_source`` name: the images of one split.
+
+    Raises:
+        ValueError: If the source can't be read, or has several splits and none of this name.
+    """
+    found = read_source(source, replace(columns, strict=False), seed, f"{split}_source")
+    if split not in found and len(found) > 1:
+        raise ValueError(
+            f"Expected argument `{split}_source` to name images for one split, but {source!r} has the splits "
+            f"{sorted(found)} and no {split!r}. Name the folder or the file of one of them."
+        )
+    return found.get(split) or next(iter(found.values()))
 
 
 _KINDS = (

@@ -82,14 +82,7 @@ class DatasetStore:
         self.root = root or Path()
 
     def read(self, row: int) -> Image.Image:
-        value = self.dataset[row][self.column]
-        data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (None, value)
-        if isinstance(value, bytes):
-            data = value
-        if data is None and path is None:
-            raise ValueError("there is no image in this row")
-        with Image.open(self.root / str(path) if data is None else io.BytesIO(data)) as image:
-            return to_rgb(image)
+        return decode_value(self.dataset[row][self.column], self.root)
 
     def path(self, row: int) -> str | None:
         value = self.dataset[row][self.column]
@@ -98,6 +91,25 @@ class DatasetStore:
 
     def fingerprint(self, rows: np.ndarray) -> str:
         return hashlib.sha256(self.dataset._fingerprint.encode() + rows.tobytes()).hexdigest()
+
+
+def decode_value(value: Any, root: Path | None = None) -> Image.Image:
+    """The image in a cell of a table: bytes, a path, or a struct of both; RGB.
+
+    Args:
+        value: The cell.
+        root: What relative paths are relative to; without it the bytes must be there.
+
+    Raises:
+        ValueError: If the cell is empty.
+    """
+    data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (None, value)
+    if isinstance(value, bytes):
+        data = value
+    if data is None and (path is None or root is None):
+        raise ValueError("there is no image in this row")
+    with Image.open(Path(str(root)) / str(path) if data is None else io.BytesIO(data)) as image:
+        return to_rgb(image)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -17,11 +17,12 @@ from lightning_noisy.data.table import UNKNOWN
 from lightning_noisy.layer_groups import parameter_groups, set_trainable_blocks
 from lightning_noisy.noise import NoiseConfig
 from lightning_noisy.noise.config import resolve_noise_config
-from lightning_noisy.noise.objective import is_check_due
+from lightning_noisy.noise.objective import count_labelled, is_check_due
 from lightning_noisy.training import optimisation
 from lightning_noisy.training.known_mean import KnownMean
 from lightning_noisy.training.mixin import NoisyLabelMixin
 from lightning_noisy.training.mixing import LabelMixing
+from lightning_noisy.training.sharding import is_sharded, whole_copy
 
 
 class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
@@ -142,8 +143,12 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
         return backbones.clean_logits(self.backbone, images)
 
     def clean_model(self) -> nn.Module:
-        """A copy of the backbone alone, in eval mode, the noise layer gone."""
-        return copy.deepcopy(self.backbone).eval()
+        """A copy of the backbone alone, in eval mode, the noise layer gone.
+
+        Of a sharded model it is on the CPU, and every process must ask for it.
+        """
+        copied = whole_copy(self.backbone) if is_sharded(self.backbone) else copy.deepcopy(self.backbone)
+        return copied.eval()
 
     def setup(self, stage: str) -> None:
         """Checks that the data have the classes of the model, and has the backbone compiled where that was asked for.
@@ -168,7 +173,9 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
         mixed_images, targets = self.mix(images, noisy_labels)
         clean_logits = self._checked_logits(mixed_images)
         loss = self.noisy_loss(clean_logits, targets)
-        self.log("train/loss", loss, batch_size=len(images))
+        # Images that only fill the batch must not make the loss look small.
+        share = count_labelled(noisy_labels) / len(images)
+        self.log("train/loss", loss / share.clamp_min(1 / len(images)), batch_size=len(images))
         if self.mix.mixer is None:
             self._log_accuracies("train", clean_logits, batch)
         return loss
