@@ -1,5 +1,6 @@
 """Shards: files that hold many images each and are read from front to back by ``datasets``."""
 
+import gc
 import glob
 import re
 from collections.abc import Iterator, Sequence
@@ -92,6 +93,18 @@ def read_rows(url: str, layout: Layout, skip: int = 0) -> Iterator[dict[str, Any
     for batch in stream.iter(batch_size=ROWS_AT_ONCE):
         for values in zip(*batch.values(), strict=True):
             yield dict(zip(batch, values, strict=True))
+
+
+def close_connections(urls: Sequence[str]) -> None:
+    """Closes the connections of this process to the servers of remote shards, before it forks.
+
+    A worker that inherits them takes them out of an event loop that it shares, and the next answer never arrives.
+    """
+    protocols = {url.partition("://")[0] for url in urls if "://" in url}
+    for protocol in protocols:
+        fsspec.get_filesystem_class(protocol).clear_instance_cache()
+    if protocols:
+        gc.collect()  # files that were read hold their file system, and it them
 
 
 def _files(source: str) -> list[str]:

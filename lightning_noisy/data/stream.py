@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from lightning_noisy.data.loading import Sample, Transform, collate, draws_seeded_by
 from lightning_noisy.data.shard_counts import SIZES_FILE, LabelNumbers, Shards, plain_label
 from lightning_noisy.data.shard_layout import KEY
-from lightning_noisy.data.shards import read_rows, shard_name
+from lightning_noisy.data.shards import close_connections, read_rows, shard_name
 from lightning_noisy.data.stores import decode_value
 from lightning_noisy.data.table import UNKNOWN, ImageBatch
 from lightning_noisy.data.tables import first_line
@@ -315,6 +315,7 @@ class StreamLoader:
         if self._steps_done >= len(self):
             images.steps_done = 0
             return
+        close_connections(images.shards.urls)
         batches = iter(
             DataLoader(
                 images,

@@ -3,6 +3,7 @@
 import json
 
 import datasets
+import fsspec.config
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
@@ -124,6 +125,17 @@ def test_shards_are_streamed_from_a_server(workers, tmp_path):
         list(data.train_dataloader())
         tars = [path for path in asked[before:] if path.endswith(".tar")]
         assert sorted(set(tars)) == [f"/t/{shard:03}.tar" for shard in range(4)]
+
+
+def test_workers_leave_the_connections_of_their_parent_alone(tmp_path, monkeypatch):
+    monkeypatch.setitem(fsspec.config.conf, "timeout", 20)  # otherwise five minutes
+    write_parquet(tmp_path / "p", SIZES)
+    with served(tmp_path) as (url, _):
+        data = make(f"{url}/p/{{000..003}}.parquet", num_workers=2)
+        data.setup("fit")
+        for _ in range(2):
+            assert len(own_ids(data.train_dataloader())) == 26
+            assert len(make(f"{url}/p/").train_shards) == 26
 
 
 def test_counts_are_kept_until_a_shard_changes(tmp_path, monkeypatch):
