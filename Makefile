@@ -22,11 +22,11 @@ demo: $(READY)
 	$(BIN)/python recipes/demo.py
 
 test: $(READY) lint types
-	$(BIN)/python -m pytest
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from lightning_noisy.data import NoisyImageDataModule
+    from lightning_noisy.data import NoisyImageDataModule, StreamingImageDataModule
     from lightning_noisy.noise import NoiseConfig, NoiseLayer
     from lightning_noisy.training import NoisyImageClassifier, NoisyLabelMixin
 
@@ -16,9 +16,17 @@ _ROOMS = {
     "NoisyImageClassifier": "training",
     "NoisyImageDataModule": "data",
     "NoisyLabelMixin": "training",
+    "StreamingImageDataModule": "data",
 }
 
-__all__ = ["NoiseConfig", "NoiseLayer", "NoisyImageClassifier", "NoisyImageDataModule", "NoisyLabelMixin"]
+__all__ = [
+    "NoiseConfig",
+    "NoiseLayer",
+    "NoisyImageClassifier",
+    "NoisyImageDataModule",
+    "NoisyLabelMixin",
+    "StreamingImageDataModule",
+]
 
 
 def __getattr__(name: str) -> Any:

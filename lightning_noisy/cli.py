@@ -6,11 +6,13 @@ import sys
 
 import lightning.pytorch as L
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from torch.distributed import DistNetworkError
 
 from lightning_noisy import __version__
 from lightning_noisy.cli_parser import PROGRAM, OneSentenceErrors, is_debugging, one_sentence
 from lightning_noisy.hub import PushError, commands
+from lightning_noisy.launching import launching_sentence, other_processes, own_file
 from lightning_noisy.training.artifacts import PredictionFile, RunFiles
 
 DESCRIPTION = (
@@ -50,6 +52,10 @@ class NoisyCLI(LightningCLI):
         if self.subcommand not in (None, "fit") and "CSVLogger" in str(trainer.logger):
             trainer.logger = False
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        with other_processes(self.trainer):
+            super()._run_subcommand(subcommand)
+
     def _parse_ckpt_path(self) -> None:
         """The command line decides what the model is: LightningCLI would put the checkpoint's words over it."""
 
@@ -60,20 +66,21 @@ class OneSentenceParser(OneSentenceErrors, LightningArgumentParser):
 
 def main(args: ArgsType = None, run: bool = True) -> NoisyCLI:
     """Parses the arguments (``sys.argv`` by default) and runs the subcommand."""
-    return NoisyCLI(
-        L.LightningModule,
-        L.LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        seed_everything_default=DEFAULT_SEED,
-        save_config_callback=SaveFitConfig,
-        save_config_kwargs={"overwrite": True},
-        auto_configure_optimizers=False,
-        parser_class=OneSentenceParser,
-        parser_kwargs={"prog": PROGRAM, "description": DESCRIPTION, "version": __version__},
-        args=args,
-        run=run,
-    )
+    with own_file():
+        return NoisyCLI(
+            L.LightningModule,
+            L.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=DEFAULT_SEED,
+            save_config_callback=SaveFitConfig,
+            save_config_kwargs={"overwrite": True},
+            auto_configure_optimizers=False,
+            parser_class=OneSentenceParser,
+            parser_kwargs={"prog": PROGRAM, "description": DESCRIPTION, "version": __version__},
+            args=args,
+            run=run,
+        )
 
 
 def console_script() -> None:
@@ -94,7 +101,7 @@ def console_script() -> None:
             f"{PROGRAM}: error: There is no room to write ({error}). What was written before is whole: make room and "
             "go on by the same command with `--ckpt_path last`."
         )
-    except (ValueError, PushError, ModuleNotFoundError) as error:
+    except (ValueError, PushError, ModuleNotFoundError, MisconfigurationException, DistNetworkError) as error:
         if is_debugging():
             raise
-        sys.exit(f"{PROGRAM}: error: {one_sentence(str(error))}")
+        sys.exit(f"{PROGRAM}: error: {launching_sentence(error) or one_sentence(str(error))}")

@@ -1,12 +1,15 @@
 """Tiny real images for the tests, and a cache folder of their own."""
 
 import os
+import time
+import types
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.utils import _http as hub_http
 from PIL import Image
 
 SHARED_DATA = Path(os.environ.get("LIGHTNING_NOISY_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -18,6 +21,8 @@ torch.set_num_threads(1)
 def _own_places(tmp_path, monkeypatch):
     monkeypatch.setenv("LIGHTNING_NOISY_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # A Hub that can't be reached is asked six times: the tests need not wait in between.
+    monkeypatch.setattr(hub_http, "time", types.SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None}))
     monkeypatch.chdir(tmp_path)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(LeafSpec|num_workers|litlogger|tensorboardX).*")
@@ -55,3 +60,12 @@ def write_photos(root: Path) -> Path:
 def photos(tmp_path) -> Path:
     """A folder with three class folders of twelve images each."""
     return write_photos(tmp_path / "photos")
+
+
+@pytest.fixture
+def single_process(monkeypatch):
+    """A process group of its own, which is gone afterwards."""
+    monkeypatch.setenv("MASTER_PORT", "0")
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

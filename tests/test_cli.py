@@ -130,6 +130,9 @@ MISTAKES = {
     "option": (["--data.batch_sise=3"], "batch_sise"),
     "blocks": (["--model.trainable_blocks=99"], r"`trainable_blocks`.*0\.\.6.*99"),
     "no test images": (["--data.source=PHOTOS"], "no test split.*`test_source`"),
+    "strategy": (["--trainer.strategy=dpp"], "strategy='dpp'.*ddp"),
+    "strategy of GPUs": (["--trainer.strategy=fsdp"], "`trainer.strategy`.*'fsdp'.*ShardedStrategy"),
+    "devices": (["--trainer.devices=0"], "devices='0'"),
     "classes": (["--data.class_names=[ant, bee]", "--data.source=PHOTOS"], "'cat'.*`class_names`"),
 }
 
@@ -147,6 +150,13 @@ def test_a_mistake_ends_in_one_sentence(mistake, photos, tmp_path, monkeypatch, 
     assert said.startswith("lightning-noisy: error: ")
     assert "\n" not in said.strip()
     assert re.search(message, said), said
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("options", [["gpu"], ["cuda", "--trainer.devices=8"]])
+def test_a_gpu_that_is_not_there_is_one_sentence(options, monkeypatch):
+    with pytest.raises(SystemExit, match=r"^lightning-noisy: error: .*`trainer.accelerator`.*accelerator auto"):
+        shell(monkeypatch, "fit", "--data.source=digits", *TINY, "--trainer.accelerator", *options)
 
 
 def test_one_sentence_finds_the_reason_in_a_list_of_types():

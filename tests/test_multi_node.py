@@ -135,7 +135,9 @@ def test_two_hosts_train_together_and_one_that_is_killed_comes_back(hosts, photo
 
 
 FAKE_SRUN = """#!/usr/bin/env bash
-for task in 0 1; do SLURM_PROCID=$task SLURM_LOCALID=$task "$@" & done
+[[ $1 == --output=* && $2 == --open-mode=append ]] || exit 1
+output=${1#--output=}; output=${output/\\%j/$SLURM_JOB_ID}; shift 2
+for task in 0 1; do SLURM_PROCID=$task SLURM_LOCALID=$task "$@" >> "${output/\\%t/$task}" 2>&1 & done
 wait -n && wait -n
 """
 
@@ -148,11 +150,24 @@ def test_the_slurm_script_starts_its_tasks_as_one_training(photos, tmp_path):
     (tmp_path / "bin" / "srun").chmod(0o755)
     options = ["--config", str(RECIPES / "resnet50_ddp.yaml"), f"--data.source={photos}", *TINY]
     command = ["bash", str(RECIPES / "multi_node.slurm"), *options]
+    (tmp_path / "runs").mkdir()  # as sbatch makes it for its own log
     ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=180)
     assert ran.returncode == 0, ran.stderr[-3000:]
     saved = torch.load(tmp_path / "runs/resnet50_ddp/checkpoints/last.ckpt", weights_only=True)
     assert saved["noisy_run"]["processes"] == 2
     assert (tmp_path / "out" / "clean_model" / "model.safetensors").is_file()
+    for task in (0, 1):
+        assert "step 0 of process" in (tmp_path / "runs" / f"slurm-7-rank_{task}.log").read_text(encoding="utf-8")
+
+
+def test_on_one_machine_the_script_shows_its_first_process_alone(photos, tmp_path):
+    settings = {"HEAD": "localhost", "NODES": 1, "PROCESSES": 2, "PORT": 29512, "LOGS": tmp_path / "logs"}
+    options = ["--config", str(RECIPES / "resnet50_ddp.yaml"), f"--data.source={photos}", *TINY]
+    command, env = [str(RECIPES / "multi_node_torchrun.sh"), *options], environment(tmp_path, **settings)
+    ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=180)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    (other,) = (tmp_path / "logs").rglob("stdout.log")
+    assert steps_of(ran.stdout) == steps_of(other.read_text(encoding="utf-8")), "each has one of the two"
 
 
 def test_the_script_asks_for_the_first_machine(tmp_path):

@@ -18,6 +18,7 @@ from transformers import Dinov2Config, Dinov2ForImageClassification, ViTImagePro
 from lightning_noisy import backbones
 from lightning_noisy.cli import main
 from tests.data import layouts
+from tests.data.shard_files import write_parquet, write_tars
 from tests.hf.small import tiny_vit
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -116,6 +117,23 @@ def test_a_vit_of_transformers_is_fine_tuned(build, photos, tmp_path):
     assert type(build()).from_pretrained(left_files("vit_finetune")).config.id2label[2] == "cat"
 
 
+@pytest.mark.parametrize("write", [write_parquet, write_tars])
+def test_a_stream_of_shards(write, photos, tmp_path):
+    write(tmp_path / "shards", [9, 4, 14, 6])
+    val = photos if write is write_parquet else write_tars(tmp_path / "val", [5, 2])
+    options = [f"--data.val_source={val}"]
+    cli = run_recipe("streaming_web.yaml", *options)
+    assert cli.datamodule.class_names == (["ant", "bee", "cat"] if write is write_parquet else ["0", "1", "2"])
+    assert cli.trainer.global_step == 2 * 5
+    assert "val/accuracy_noisy" in cli.trainer.callback_metrics
+    record = torch.load("runs/streaming_web/checkpoints/last.ckpt", weights_only=True)["noisy_run"]
+    assert (record["data"]["name"], record["data"]["train_images"], record["epochs"]) == ("shards", 33, 2)
+    assert sum(count for *_, count in record["label_counts"]) == 33, "fillers are not counted"
+    assert left_files("streaming_web").is_dir()
+    longer = run_recipe("streaming_web.yaml", *options, "--trainer.max_epochs=3", "--ckpt_path=last")
+    assert longer.trainer.global_step == 3 * 5
+
+
 PUBLISHED = {
     "clothing1m": (layouts.clothing1m, 3, "test"),
     "food101n": (layouts.food101n, 3, "test"),
@@ -140,12 +158,17 @@ def test_a_published_data_set(name, tmp_path):
     assert 0 <= metrics[f"{evaluation.removesuffix('idate')}/accuracy_clean"] <= 1
 
 
+TINY_VIT = ["--model.backbone=timm:test_vit", "--model.backbone_kwargs={patch_size: 8}"]
+
+
 @pytest.mark.slow
-def test_a_resnet_on_two_processes(photos, tmp_path):
+@pytest.mark.parametrize(("name", "backbone"), [("resnet50_ddp", []), ("vit_fsdp", TINY_VIT)])
+def test_two_processes_of_one_machine(name, backbone, photos, tmp_path):
     (tmp_path / "script.py").write_text("from lightning_noisy.cli import console_script\n\nconsole_script()\n")
-    options = [*TINY, *SMALL, f"--data.source={photos}", "--trainer.devices=2", "--trainer.enable_progress_bar=false"]
+    options = [f"--data.source={photos}", "--trainer.enable_progress_bar=false", *backbone]
+    recipe = str(RECIPES / f"{name}.yaml")
     ran = subprocess.run(
-        [sys.executable, "script.py", "fit", "--config", str(RECIPES / "resnet50_ddp.yaml"), *options],
+        [sys.executable, "script.py", "fit", "--config", recipe, *TINY, *SMALL, *options, "--trainer.devices=2"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         cwd=tmp_path,
         capture_output=True,
@@ -153,8 +176,10 @@ def test_a_resnet_on_two_processes(photos, tmp_path):
         timeout=300,
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
-    assert "MEMBER: 2/2" in ran.stderr
-    assert left_files("resnet50_ddp").is_dir()
+    assert "MEMBER: 2/2" in Path("runs", name, "logs", "rank_1.log").read_text(encoding="utf-8")
+    assert left_files(name).is_dir()
+    alone = ["--trainer.max_epochs=3", "--trainer.devices=1", "--trainer.strategy=auto", "--ckpt_path=last"]
+    assert run_recipe(f"{name}.yaml", *options, *alone).trainer.current_epoch == 3
 
 
 def sweep_command(choose):
@@ -177,7 +202,7 @@ def test_the_sweep_runs_a_command_that_the_program_knows(photos, capsys):
         assert ended.value.code == 0
         config = yaml.safe_load(capsys.readouterr().out)
         classes = [logger["class_path"].rpartition(".")[2] for logger in config["trainer"]["logger"]]
-        assert classes == ["CSVLogger", "NoisyWandbLogger"]
+        assert classes == ["NoisyCSVLogger", "NoisyWandbLogger"]
         settings = config["model"]["init_args"]
         assert settings["noise"]["dropout"] in (0.0, 0.5) and settings["noise"]["warmup_epochs"] in (2, 5)
         assert settings["optimizer"]["init_args"]["lr"] in (0.00003, 0.001)

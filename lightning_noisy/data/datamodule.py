@@ -1,25 +1,29 @@
 """A LightningDataModule for images with partly wrong labels."""
 
 import os
-from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as L
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lightning_noisy.backbones import DEFAULT_DATA_CONFIG
-from lightning_noisy.data.labels import check_every_class_has_images, find_class_names, number_labels
-from lightning_noisy.data.loading import EpochSampler, EvaluationSampler, ImageDataset, ResumableLoader
-from lightning_noisy.data.scan import scan_images, write_broken_images
-from lightning_noisy.data.sources import Columns, RawSplit, read_source
-from lightning_noisy.data.table import UNKNOWN, LabelledImages
-from lightning_noisy.data.transforms import check_augmentation, make_transform
+from lightning_noisy.data.arguments import check_at_least, check_clean_splits, check_on_broken
+from lightning_noisy.data.labels import (
+    check_every_class_has_images,
+    count_checked_labels,
+    find_class_names,
+    number_labels,
+    transition_matrix_from,
+    wrong_share,
+)
+from lightning_noisy.data.loading import EpochSampler, ImageDataset, ResumableLoader, evaluation_loader, world
+from lightning_noisy.data.scan import leave_out_broken, scan_images
+from lightning_noisy.data.sources import Columns, read_other_source, read_source
+from lightning_noisy.data.table import LabelledImages
+from lightning_noisy.data.transforms import check_augmentation, data_config_for, make_transform
 from lightning_noisy.noise.synthetic import corrupt_labels, transition_matrix_from_spec
 
 PLAIN_SOURCES = ("digits", "idx:")
@@ -86,9 +90,7 @@ class NoisyImageDataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         _datamodule_arg_validation(val_fraction, batch_size, num_workers, on_broken, max_train_images, image_size)
-        for split in clean_splits or []:
-            if split not in ("val", "test"):
-                raise ValueError(f"Expected argument `clean_splits` to hold 'val' or 'test' only, but got {split!r}.")
+        check_clean_splits(clean_splits)
         check_augmentation(augmentation or {})
         self.source = str(source)
         self.columns = Columns(image_column, label_column, clean_label_column, id_column, split_column)
@@ -114,13 +116,13 @@ class NoisyImageDataModule(L.LightningDataModule):
         raw = read_source(self.source, self.columns, self.seed)
         for split, source in self.other_sources.items():
             if source is not None:
-                raw[split] = self._read_other_source(split, source)
+                raw[split] = read_other_source(split, source, self.columns, self.seed)
         names = find_class_names(raw["train"], self.given_class_names)
         splits = {
             split: number_labels(part, names, is_clean=split in self.clean_splits or self.noise is not None)
             for split, part in raw.items()
         }
-        check_every_class_has_images(splits["train"], raw["train"].where)
+        check_every_class_has_images(_label_counts(splits["train"]), names, raw["train"].where)
         if self.noise is not None:
             matrix = transition_matrix_from_spec(self.noise, len(names), self.seed)
             for offset, split in enumerate(("train", "val")):
@@ -149,7 +151,7 @@ class NoisyImageDataModule(L.LightningDataModule):
     @property
     def class_counts(self) -> np.ndarray:
         """(K,) how many training images carry each label."""
-        return np.bincount(self.splits["train"].noisy_labels, minlength=self.num_classes)
+        return _label_counts(self.splits["train"])
 
     @property
     def transition_matrix(self) -> Tensor | None:
@@ -159,12 +161,7 @@ class NoisyImageDataModule(L.LightningDataModule):
         """
         if self.noise is not None:
             return transition_matrix_from_spec(self.noise, self.num_classes, self.seed)
-        train = self.splits["train"]
-        known = _with_checked_label(train)
-        counts = np.zeros((self.num_classes, self.num_classes))
-        np.add.at(counts, (train.clean_labels[known], train.noisy_labels[known]), 1)
-        sums = counts.sum(axis=1, keepdims=True)
-        return torch.from_numpy(counts / sums) if bool((sums > 0).all()) else None
+        return transition_matrix_from(self._count_checked_labels())
 
     @property
     def label_noise_rate(self) -> float | None:
@@ -172,9 +169,7 @@ class NoisyImageDataModule(L.LightningDataModule):
 
         ``None`` also where clean labels do nothing but confirm some of the given ones.
         """
-        train = self.splits["train"]
-        known = _with_checked_label(train)
-        return float((train.noisy_labels != train.clean_labels)[known].mean()) if known.any() else None
+        return wrong_share(self._count_checked_labels())
 
     def prepare_data(self) -> None:
         """Looks at every image once (cached), so that ``setup`` knows the broken ones."""
@@ -188,8 +183,8 @@ class NoisyImageDataModule(L.LightningDataModule):
             ValueError: If an image is broken and ``on_broken`` is ``"error"``.
         """
         if not self._datasets:
-            splits = self._without_broken(self.splits)
-            config = self._data_config()
+            splits = leave_out_broken(self.splits, self.source, self.on_broken, self.trainer)
+            config = data_config_for(self.trainer, self.image_size)
             for split, images in splits.items():
                 augmentation = self._augmentation if split == "train" else None
                 self._datasets[split] = ImageDataset(images, make_transform(config, augmentation), self.seed)
@@ -197,7 +192,7 @@ class NoisyImageDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         dataset = self._datasets["train"]
-        replicas, rank = _world()
+        replicas, rank = world()
         is_random = not self._augmentation.get("no_aug", False)
         sampler = EpochSampler(dataset, replicas, rank, self.seed, with_epoch=is_random)
         left_over = len(sampler) % self.batch_size
@@ -237,60 +232,16 @@ class NoisyImageDataModule(L.LightningDataModule):
         # Lightning restores a loader's own state too late where a scheduler has asked for the number of steps.
         self._loader_state = state_dict.get("train_loader")
 
-    def _read_other_source(self, split: str, source: str) -> RawSplit:
-        found = read_source(source, replace(self.columns, strict=False), self.seed, f"{split}_source")
-        if split not in found and len(found) > 1:
-            raise ValueError(
-                f"Expected argument `{split}_source` to name images for one split, but {source!r} has the splits "
-                f"{sorted(found)} and no {split!r}. Name the folder or the file of one of them."
-            )
-        return found.get(split) or next(iter(found.values()))
-
-    def _without_broken(self, splits: dict[str, LabelledImages]) -> dict[str, LabelledImages]:
-        reasons = {split: scan_images(images, f"Looking at the {split} images") for split, images in splits.items()}
-        count = sum(len(broken) for broken in reasons.values())
-        if count == 0:
-            return splits
-        rows = {
-            split: [(splits[split].ids[i].as_py(), splits[split].path(i) or "", why) for i, why in broken.items()]
-            for split, broken in reasons.items()
-        }
-        path = self._log_folder() / "broken_images.csv"
-        if self.trainer is None or self.trainer.is_global_zero:
-            write_broken_images(path, rows)
-        first = "; ".join(f"{name} ({why})" for part in rows.values() for name, _, why in part[:3])
-        message = (
-            f"{count} of {sum(map(len, splits.values()))} images can't be decoded (argument `source` is "
-            f"{self.source!r}), the first: {first}. All are listed"
-        )
-        if self.on_broken == "error":
-            raise ValueError(f"{message} in {str(path)!r}. Repair them, or leave them out by `on_broken: skip`.")
-        rank_zero_warn(f"{message} in {str(path)!r} and left out.")
-        kept = {
-            split: images.select(np.setdiff1d(np.arange(len(images)), np.fromiter(reasons[split], np.int64)))
-            for split, images in splits.items()
-        }
-        check_every_class_has_images(kept["train"], self.source)
-        return {split: images for split, images in kept.items() if len(images)}
-
-    def _data_config(self) -> dict[str, Any]:
-        module = None if self.trainer is None else self.trainer.lightning_module
-        config = dict(getattr(module, "data_config", DEFAULT_DATA_CONFIG))
-        if self.image_size is not None:
-            config["input_size"] = (3, self.image_size, self.image_size)
-        return config
+    def _count_checked_labels(self) -> np.ndarray | None:
+        train = self.splits["train"]
+        return count_checked_labels(train.clean_labels, train.noisy_labels, self.num_classes)
 
     @property
     def _augmentation(self) -> dict[str, Any]:
         return {"no_aug": self.source.startswith(PLAIN_SOURCES) and not self.augmentation, **self.augmentation}
 
-    def _log_folder(self) -> Path:
-        return Path.cwd() if self.trainer is None else Path(self.trainer.log_dir or self.trainer.default_root_dir)
-
     def _eval_loader(self, dataset: ImageDataset) -> DataLoader:
-        sampler = EvaluationSampler(dataset, *_world())
-        options = self._loader_options()
-        return DataLoader(dataset, batch_size=self.batch_size, sampler=sampler, collate_fn=dataset.collate, **options)
+        return evaluation_loader(dataset, self.batch_size, **self._loader_options())
 
     def _loader_options(self) -> dict[str, Any]:
         workers = self.num_workers
@@ -305,17 +256,8 @@ class NoisyImageDataModule(L.LightningDataModule):
         }
 
 
-def _with_checked_label(images: LabelledImages) -> np.ndarray:
-    """(N,) bool: whose clean label says whether the given one is right; none where only right ones are known at all."""
-    known = images.clean_labels != UNKNOWN
-    is_confirmed = (images.clean_labels == images.noisy_labels)[known]
-    return known if known.all() or not is_confirmed.all() else np.zeros_like(known)
-
-
-def _world() -> tuple[int, int]:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_world_size(), torch.distributed.get_rank()
-    return 1, 0
+def _label_counts(images: LabelledImages) -> np.ndarray:
+    return np.bincount(images.noisy_labels, minlength=len(images.class_names))
 
 
 def _corrupted(images: LabelledImages, transition_matrix: Tensor, seed: int) -> LabelledImages:
@@ -343,13 +285,8 @@ def _datamodule_arg_validation(
 ) -> None:
     if not 0 <= val_fraction < 1:
         raise ValueError(f"Expected argument `val_fraction` to be a float in the [0,1) range, but got {val_fraction}.")
-    if on_broken not in ("error", "skip"):
-        raise ValueError(f"Expected argument `on_broken` to be 'error' or 'skip', but got {on_broken!r}.")
-    for name, value, least in (
-        ("batch_size", batch_size, 1),
-        ("num_workers", num_workers, 0),
-        ("max_train_images", max_train_images, 2),
-        ("image_size", image_size, 1),
-    ):
-        if value is not None and value < least:
-            raise ValueError(f"Expected argument `{name}` to be an integer of at least {least}, but got {value}.")
+    check_on_broken(on_broken)
+    check_at_least("batch_size", batch_size, 1)
+    check_at_least("num_workers", num_workers, 0)
+    check_at_least("max_train_images", max_train_images, 2)
+    check_at_least("image_size", image_size, 1)

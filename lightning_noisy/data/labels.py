@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
+from torch import Tensor
 
 from lightning_noisy.data.sources import RawSplit
 from lightning_noisy.data.table import UNKNOWN, LabelledImages
@@ -18,35 +20,48 @@ def find_class_names(train: RawSplit, class_names: Sequence[str] | None) -> list
         ValueError: If labels are missing, or class numbers leave a gap.
     """
     if class_names is not None:
-        names = [str(name) for name in class_names]
-        if len(names) < 2 or len(set(names)) != len(names):
-            raise ValueError(f"Expected argument `class_names` to be at least 2 different names, but got {names}.")
-        return names
+        return check_class_names(class_names)
     if len(train.labels) == 0:
         raise ValueError(f"{train.where!r} has no training images.")
     if train.class_names is not None:
         return list(train.class_names)
-    labels = _known_labels(train.labels, train)
+    return class_names_from(_known_labels(train.labels, train), train.where)
+
+
+def check_class_names(class_names: Sequence[str]) -> list[str]:
+    """The names that the user gives; raises a :class:`ValueError` where they are not at least 2 different ones."""
+    names = [str(name) for name in class_names]
+    if len(names) < 2 or len(set(names)) != len(names):
+        raise ValueError(f"Expected argument `class_names` to be at least 2 different names, but got {names}.")
+    return names
+
+
+def class_names_from(labels: pa.Array, where: str) -> list[str]:
+    """The names of the classes that labels, whole numbers or strings, tell of.
+
+    Raises:
+        ValueError: If there are less than 2, or class numbers leave a gap.
+    """
     if not pa.types.is_integer(labels.type):
         names = sorted(labels.unique().to_pylist())
         if len(names) < 2:
-            raise ValueError(f"Expected at least 2 classes in {train.where!r}, but all labels are {names[0]!r}.")
+            raise ValueError(f"Expected at least 2 classes in {where!r}, but all labels are {names[0]!r}.")
         return names
     lowest, highest = pc.min_max(labels).as_py().values()
     if lowest < 0:
         raise ValueError(
-            f"Expected the labels of {train.where!r} to be class numbers from 0 on, but got {lowest}. Drop such rows, "
+            f"Expected the labels of {where!r} to be class numbers from 0 on, but got {lowest}. Drop such rows, "
             "or give names as labels."
         )
     present = set(labels.unique().to_pylist())
     empty = next((number for number in range(highest + 1) if number not in present), None)
     if empty is not None:
         raise ValueError(
-            f"Class {empty} has no images in {train.where!r}, whose labels go from 0 to {highest}. Number the classes "
+            f"Class {empty} has no images in {where!r}, whose labels go from 0 to {highest}. Number the classes "
             "without a gap, or use names as labels."
         )
     if highest < 1:
-        raise ValueError(f"Expected at least 2 classes in {train.where!r}, but all labels are 0.")
+        raise ValueError(f"Expected at least 2 classes in {where!r}, but all labels are 0.")
     return [str(number) for number in range(highest + 1)]
 
 
@@ -74,16 +89,55 @@ def number_labels(raw: RawSplit, class_names: list[str], is_clean: bool) -> Labe
     return LabelledImages(raw.ids, noisy_labels, clean_labels, class_names, raw.store, np.arange(len(noisy_labels)))
 
 
-def check_every_class_has_images(images: LabelledImages, where: str) -> None:
-    """Raises a :class:`ValueError` that names the first class without a training image."""
-    counts = np.bincount(images.noisy_labels, minlength=len(images.class_names))
+def check_every_class_has_images(counts: np.ndarray, class_names: Sequence[str], where: str) -> None:
+    """Raises a :class:`ValueError` that names the first classes without a training image.
+
+    Args:
+        counts: (K,) training images that carry each label.
+        class_names: The K names.
+        where: The source's name for the message.
+    """
     empty = np.flatnonzero(counts == 0)
     if len(empty):
-        names = ", ".join(repr(images.class_names[label]) for label in empty[:5])
+        names = ", ".join(repr(class_names[label]) for label in empty[:5])
         more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
         raise ValueError(
             f"Class {names}{more} has no images for training in {where!r}. Add some, or leave it out of `class_names`."
         )
+
+
+def count_checked_labels(
+    clean_labels: np.ndarray, noisy_labels: np.ndarray, num_classes: int, times: np.ndarray | int = 1
+) -> np.ndarray | None:
+    """(K, K) int64 counts ``[clean label, noisy label]`` of the images whose clean label is known; ``None`` if none is.
+
+    Clean labels that do nothing but confirm some of the given ones tell nothing of the others and are not counted.
+
+    Args:
+        clean_labels: (M,) -1 where unknown.
+        noisy_labels: (M,).
+        num_classes: ``K``.
+        times: (M,) how many images carry these labels.
+    """
+    known = clean_labels != UNKNOWN
+    is_confirmed = (clean_labels == noisy_labels)[known]
+    if not known.any() or (is_confirmed.all() and not known.all()):
+        return None
+    counts = np.zeros((num_classes, num_classes), dtype=np.int64)
+    np.add.at(counts, (clean_labels[known], noisy_labels[known]), np.broadcast_to(times, known.shape)[known])
+    return counts
+
+
+def wrong_share(checked: np.ndarray | None) -> float | None:
+    """The share of wrong labels in what :func:`count_checked_labels` gives."""
+    return None if checked is None else float((checked.sum() - np.trace(checked)) / checked.sum())
+
+
+def transition_matrix_from(checked: np.ndarray | None) -> Tensor | None:
+    """(K, K) the true transition matrix, where every class has checked labels."""
+    if checked is None or not checked.sum(axis=1).all():
+        return None
+    return torch.from_numpy(checked / checked.sum(axis=1, keepdims=True))
 
 
 def _numbers(labels: pa.Array, raw: RawSplit, class_names: list[str]) -> np.ndarray:

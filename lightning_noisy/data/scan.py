@@ -4,12 +4,16 @@ import csv
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_warn
 from rich.progress import track
 
+from lightning_noisy.data.labels import check_every_class_has_images
 from lightning_noisy.data.table import LabelledImages
 
 SHOW_PROGRESS_FROM = 2000
@@ -25,15 +29,72 @@ def scan_images(images: LabelledImages, description: str) -> dict[int, str]:
     """
     if not images.store.needs_scan:
         return {}
-    path = _cache_file(images)
+    name = f"scan-{images.store.fingerprint(np.asarray(images.rows))}"
+    broken = cached(name, lambda: {str(index): why for index, why in _decode_all(images, description).items()})
+    return {int(index): reason for index, reason in broken.items()}
+
+
+def cached(name: str, compute: Callable[[], Any]) -> Any:
+    """What ``compute`` gives, in JSON's types; computed once for a name and read again afterwards.
+
+    Args:
+        name: A word, ``-``, and a text that tells one case from the other.
+        compute: Takes long.
+    """
+    folder = Path(os.environ.get("LIGHTNING_NOISY_CACHE", Path.home() / ".cache" / "lightning_noisy"))
+    kind, _, case = name.partition("-")
+    path = folder / f"{kind}-{hashlib.sha256(case.encode()).hexdigest()[:32]}.json"
     if path.is_file():
-        return {int(index): reason for index, reason in json.loads(path.read_text(encoding="utf-8")).items()}
-    broken = _decode_all(images, description)
+        return json.loads(path.read_text(encoding="utf-8"))
+    found = compute()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(broken), encoding="utf-8")
+    temporary.write_text(json.dumps(found), encoding="utf-8")
     temporary.replace(path)
-    return broken
+    return found
+
+
+def leave_out_broken(
+    splits: dict[str, LabelledImages], source: str, on_broken: str, trainer: Any
+) -> dict[str, LabelledImages]:
+    """The splits without images that can't be decoded; those are listed in ``broken_images.csv`` beside the logs.
+
+    Args:
+        splits: By name.
+        source: The user's name for the data, for messages.
+        on_broken: ``"error"`` or ``"skip"``.
+        trainer: The Trainer, which knows where the logs are; ``None`` writes into the working directory.
+
+    Raises:
+        ValueError: If one is broken and ``on_broken`` is ``"error"``, or a class has no image left.
+    """
+    reasons = {split: scan_images(images, f"Looking at the {split} images") for split, images in splits.items()}
+    count = sum(len(broken) for broken in reasons.values())
+    if count == 0:
+        return splits
+    rows = {
+        split: [(splits[split].ids[i].as_py(), splits[split].path(i) or "", why) for i, why in broken.items()]
+        for split, broken in reasons.items()
+    }
+    path = (Path.cwd() if trainer is None else Path(trainer.log_dir or trainer.default_root_dir)) / "broken_images.csv"
+    if trainer is None or trainer.is_global_zero:
+        write_broken_images(path, rows)
+    first = "; ".join(f"{name} ({why})" for part in rows.values() for name, _, why in part[:3])
+    message = (
+        f"{count} of {sum(map(len, splits.values()))} images can't be decoded (argument `source` is "
+        f"{source!r}), the first: {first}. All are listed"
+    )
+    if on_broken == "error":
+        raise ValueError(f"{message} in {str(path)!r}. Repair them, or leave them out by `on_broken: skip`.")
+    rank_zero_warn(f"{message} in {str(path)!r} and left out.")
+    kept = {
+        split: images.select(np.setdiff1d(np.arange(len(images)), np.fromiter(reasons[split], np.int64)))
+        for split, images in splits.items()
+    }
+    if "train" in kept:
+        counts = np.bincount(kept["train"].noisy_labels, minlength=len(kept["train"].class_names))
+        check_every_class_has_images(counts, kept["train"].class_names, source)
+    return {split: images for split, images in kept.items() if len(images)}
 
 
 def write_broken_images(path: Path, broken: dict[str, list[tuple[str, str, str]]]) -> None:
@@ -64,9 +125,3 @@ def _why_broken(images: LabelledImages, index: int) -> str | None:
     except Exception as error:  # decoders raise many kinds, and each of them means a broken image
         return f"{type(error).__name__}: {error}".splitlines()[0]
     return None
-
-
-def _cache_file(images: LabelledImages) -> Path:
-    folder = Path(os.environ.get("LIGHTNING_NOISY_CACHE", Path.home() / ".cache" / "lightning_noisy"))
-    fingerprint = images.store.fingerprint(np.asarray(images.rows))
-    return folder / f"scan-{hashlib.sha256(fingerprint.encode()).hexdigest()[:32]}.json"

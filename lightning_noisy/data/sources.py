@@ -2,7 +2,7 @@
 
 import gzip
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,21 @@ def read_source(source: str, columns: Columns, seed: int, argument: str = "sourc
     raise ValueError(f"Expected argument `{argument}` to be {_KINDS}, but {str(source)!r} does not exist.")
 
 
+def read_other_source(split: str, source: str, columns: Columns, seed: int) -> RawSplit:
+    """What the arguments ``val_source`` and ``test_source`` name: the images of one split.
+
+    Raises:
+        ValueError: If the source can't be read, or has several splits and none of this name.
+    """
+    found = read_source(source, replace(columns, strict=False), seed, f"{split}_source")
+    if split not in found and len(found) > 1:
+        raise ValueError(
+            f"Expected argument `{split}_source` to name images for one split, but {source!r} has the splits "
+            f"{sorted(found)} and no {split!r}. Name the folder or the file of one of them."
+        )
+    return found.get(split) or next(iter(found.values()))
+
+
 _KINDS = (
     "'digits', a folder, a manifest file (.csv, .tsv, .parquet, .jsonl), 'hub:NAME', 'idx:DIR' or a published data set "
     "('clothing1m:DIR', 'food101n:DIR', 'food101:DIR', 'webvision:DIR', 'mini-webvision:DIR', 'animal10n:DIR')"
@@ -162,6 +177,7 @@ def _image_files(folder: Path) -> list[Path]:
 
 def image_suffixes() -> set[str]:
     """The file suffixes that Pillow reads, lower case, with the dot; without those of documents and films."""
+    Image.preinit()  # puts JPEG and PNG first: Pillow tries its formats in the order in which they came
     return {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN} - {
         ".pdf",
         ".mpg",

@@ -82,14 +82,7 @@ class DatasetStore:
         self.root = root or Path()
 
     def read(self, row: int) -> Image.Image:
-        value = self.dataset[row][self.column]
-        data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (None, value)
-        if isinstance(value, bytes):
-            data = value
-        if data is None and path is None:
-            raise ValueError("there is no image in this row")
-        with Image.open(self.root / str(path) if data is None else io.BytesIO(data)) as image:
-            return to_rgb(image)
+        return decode_value(self.dataset[row][self.column], self.root)
 
     def path(self, row: int) -> str | None:
         value = self.dataset[row][self.column]
@@ -100,9 +93,28 @@ class DatasetStore:
         return hashlib.sha256(self.dataset._fingerprint.encode() + rows.tobytes()).hexdigest()
 
 
+def decode_value(value: Any, root: Path | None = None) -> Image.Image:
+    """The image in a cell of a table: bytes, a path, or a struct of both; RGB.
+
+    Args:
+        value: The cell.
+        root: What relative paths are relative to; without it the bytes must be there.
+
+    Raises:
+        ValueError: If the cell is empty.
+    """
+    data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (None, value)
+    if isinstance(value, bytes):
+        data = value
+    if data is None and (path is None or root is None):
+        raise ValueError("there is no image in this row")
+    with Image.open(Path(str(root)) / str(path) if data is None else io.BytesIO(data)) as image:
+        return to_rgb(image)
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Decodes an image into RGB: upright, transparency on white, 16-bit grey scaled to 8 bits."""
-    image = ImageOps.exif_transpose(image)
+    """Decodes an image that was just opened into RGB: upright, transparency on white, 16-bit grey scaled to 8 bits."""
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         values = np.asarray(image, dtype=np.float32)
         scale = 255 / 65535 if values.max(initial=0) > 255 else 1.0

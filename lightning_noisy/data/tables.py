@@ -45,7 +45,7 @@ def read_manifest(path: Path, columns: Columns, argument: str) -> dict[str, RawS
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"The manifest {str(path)!r} can't be read: {reason}") from error
-    image = _find_column("image_column", columns.image, IMAGE_COLUMNS, table.column_names, path.name)
+    image = find_column("image_column", columns.image, IMAGE_COLUMNS, table.column_names, path.name)
     paths = table[image].combine_chunks().cast(pa.string())
     if paths.null_count:
         raise ValueError(f"Row {_first_null(paths)} of {path.name!r} has no image in column {image!r}.")
@@ -71,7 +71,7 @@ def read_hub(name: str, columns: Columns, argument: str) -> dict[str, RawSplit]:
     except Exception as error:  # the library and the network raise many kinds
         raise ValueError(
             f"Expected argument `{argument}` to name a data set that `datasets` can load, but 'hub:{name}' failed: "
-            f"{_first_line(error)} Check the name, the connection and `hf auth login`."
+            f"{first_line(error)} Check the name, the connection and `hf auth login`."
         ) from error
     if isinstance(loaded, datasets.Dataset):
         return _read_dataset(loaded, columns, name, folder)
@@ -93,7 +93,7 @@ def _holds_images(schema: pa.Schema, columns: Columns, where: str) -> bool:
     """Whether the image column of a Parquet file has the images themselves rather than their paths."""
     kinds = {field.name: field.type for field in schema}
     structs = [name for name, kind in kinds.items() if pa.types.is_struct(kind)]
-    image = _find_column("image_column", columns.image, [*structs, *IMAGE_COLUMNS], schema.names, where)
+    image = find_column("image_column", columns.image, [*structs, *IMAGE_COLUMNS], schema.names, where)
     return not (pa.types.is_string(kinds[image]) or pa.types.is_large_string(kinds[image]))
 
 
@@ -107,7 +107,7 @@ def _read_dataset(dataset: Any, columns: Columns, where: str, root: Path) -> dic
     import datasets
 
     images = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
-    image = _find_column("image_column", columns.image, [*images, *IMAGE_COLUMNS], dataset.column_names, where)
+    image = find_column("image_column", columns.image, [*images, *IMAGE_COLUMNS], dataset.column_names, where)
     store = DatasetStore(dataset, image, root)
     others = [name for name in dataset.column_names if name != image]
     if not others:
@@ -128,12 +128,12 @@ def _by_split(
     class_names: dict[str, list[str]],
 ) -> dict[str, RawSplit]:
     if not columns.strict:
-        columns = _present_columns(columns, table.column_names)
-    label = _find_column("label_column", columns.label, LABEL_COLUMNS, table.column_names, where)
-    clean = columns.clean_label and _find_column(
+        columns = present_columns(columns, table.column_names)
+    label = find_column("label_column", columns.label, LABEL_COLUMNS, table.column_names, where)
+    clean = columns.clean_label and find_column(
         "clean_label_column", columns.clean_label, (), table.column_names, where
     )
-    identifier = columns.id and _find_column("id_column", columns.id, (), table.column_names, where)
+    identifier = columns.id and find_column("id_column", columns.id, (), table.column_names, where)
     names = paths if identifier is None else table[identifier].combine_chunks()
     whole = RawSplit(
         store=store,
@@ -147,11 +147,11 @@ def _by_split(
     split_column = columns.split or ("split" if "split" in table.column_names else None)
     if split_column is None:
         return {"train": whole}
-    _find_column("split_column", split_column, (), table.column_names, where)
+    find_column("split_column", split_column, (), table.column_names, where)
     return _cut(whole, table[split_column].combine_chunks(), where)
 
 
-def _present_columns(columns: Columns, present: Sequence[str]) -> Columns:
+def present_columns(columns: Columns, present: Sequence[str]) -> Columns:
     """The columns that are there; the clean labels stand in for the given ones."""
 
     def here(name: str | None) -> str | None:
@@ -191,7 +191,12 @@ def _rows(whole: RawSplit, rows: np.ndarray) -> RawSplit:
     )
 
 
-def _find_column(argument: str, wanted: str | None, usual: Sequence[str], present: Sequence[str], where: str) -> str:
+def find_column(argument: str, wanted: str | None, usual: Sequence[str], present: Sequence[str], where: str) -> str:
+    """The column that is wanted, or the first usual one that is there.
+
+    Raises:
+        ValueError: If there is none.
+    """
     if wanted is not None:
         if wanted in present:
             return wanted
@@ -223,6 +228,7 @@ def _first_null(values: pa.Array) -> int:
     return int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0])
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, in one line that ends in a full stop."""
     lines = str(error).splitlines()
     return (lines[0] if lines else type(error).__name__).rstrip(".") + "."

@@ -7,7 +7,22 @@ from typing import Any
 
 from timm.data import create_transform
 
+from lightning_noisy.backbones import DEFAULT_DATA_CONFIG
 from lightning_noisy.data.loading import Transform
+
+
+def data_config_for(trainer: Any, image_size: int | None) -> dict[str, Any]:
+    """How the module of the Trainer wants its images.
+
+    Args:
+        trainer: May be ``None``.
+        image_size: Side of the images in pixels, where it is not to be the module's own.
+    """
+    module = None if trainer is None else trainer.lightning_module
+    config = dict(getattr(module, "data_config", DEFAULT_DATA_CONFIG))
+    if image_size is not None:
+        config["input_size"] = (3, image_size, image_size)
+    return config
 
 
 def make_transform(data_config: Mapping[str, Any], augmentation: Mapping[str, Any] | None) -> Transform:

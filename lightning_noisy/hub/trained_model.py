@@ -14,6 +14,7 @@ from lightning_noisy.noise import NoiseLayer
 from lightning_noisy.run_record import RunRecord
 from lightning_noisy.training import NoisyImageClassifier
 from lightning_noisy.training.record import describe_run
+from lightning_noisy.training.sharding import is_sharded
 
 Source = str | Path | nn.Module
 """A checkpoint's path, a LightningModule, a model of transformers (with a noise layer or without) or of timm."""
@@ -46,11 +47,16 @@ def resolve_model(model: nn.Module) -> TrainedModel:
     """From a module in memory.
 
     Raises:
-        ValueError: If there is no image classifier of timm or transformers in it, or more than one.
+        ValueError: If there is no image classifier of timm or transformers in it, or more than one, or it is sharded.
     """
     model = getattr(model, "_orig_mod", model)  # of torch.compile
     if isinstance(model, NoisyForImageClassification):
         return TrainedModel(model.strip(), _names_in_config(model), model.noise_layer, model.run_record)
+    if is_sharded(model):
+        raise ValueError(
+            "Expected argument `model` to hold all weights, but got a module whose weights are sharded over processes. "
+            "Give the path of its checkpoint instead: there they are whole."
+        )
     if not isinstance(model, L.LightningModule):
         _check_is_native(model)
         return TrainedModel(copy.deepcopy(model).eval(), class_names_of(model))

@@ -10,12 +10,20 @@ from torch import Tensor
 
 @torch.no_grad()
 def add_label_counts(counts: Tensor | None, clean_logits: Tensor, noisy_labels: Tensor) -> Tensor:
-    """``counts`` with one batch more; (B, K) logits and labels (B,) or (B, K). ``None`` starts a new float32 count."""
+    """``counts`` with one batch more; (B, K) logits and labels (B,) or (B, K). ``None`` starts a new float32 count.
+
+    An image whose label is -1 is not counted.
+    """
     num_classes = clean_logits.shape[1]
     if counts is None:
         counts = torch.zeros(num_classes, num_classes, device=clean_logits.device)
-    soft = noisy_labels if noisy_labels.ndim == 2 else F.one_hot(noisy_labels, num_classes)
+    soft = noisy_labels if noisy_labels.ndim == 2 else one_hot(noisy_labels, num_classes)
     return counts.index_add_(0, clean_logits.argmax(dim=1), soft.to(counts.dtype))
+
+
+def one_hot(labels: Tensor, num_classes: int) -> Tensor:
+    """Integer labels (B,) -> (B, K), a row of zeros where the label is -1."""
+    return F.one_hot(labels + 1, num_classes + 1)[:, 1:]
 
 
 def disagreement_rate(counts: Tensor) -> Tensor:

@@ -16,6 +16,10 @@ MIN_PROBABILITY = 1e-30
 """What a zero of a transition matrix becomes in log space; far below float32's resolution, yet finite."""
 
 
+NO_LABEL = -1
+"""The label of an image that counts nothing: one that only fills a batch."""
+
+
 def softmax_noisy_log_probs(
     clean_logits: Tensor, weight: Tensor, dropout: float = 0.0, dropout_on: DropoutOn = "output", training: bool = False
 ) -> Tensor:
@@ -48,10 +52,12 @@ def stochastic_noisy_log_probs(clean_logits: Tensor, log_transition: Tensor) -> 
 def noisy_nll(noisy_log_probs: Tensor, noisy_labels: Tensor) -> Tensor:
     """Mean negative log-likelihood; (B, K) with integer labels (B,) or soft labels (B, K) -> scalar.
 
-    Soft labels (mixup, label smoothing) are meant for the noisy side: ``-Σ ỹ_j log q_j``.
+    Soft labels (mixup, label smoothing) are meant for the noisy side: ``-Σ ỹ_j log q_j``. The label -1 and a row of
+    zeros add nothing to the sum, which is divided by ``B`` all the same: in every step of every process an image has
+    the same weight, however many others only fill the batch.
     """
     if noisy_labels.ndim == 1:
-        return F.nll_loss(noisy_log_probs, noisy_labels)
+        return F.nll_loss(noisy_log_probs, noisy_labels, ignore_index=NO_LABEL, reduction="sum") / len(noisy_labels)
     return -(noisy_labels.to(noisy_log_probs.dtype) * noisy_log_probs).sum(dim=-1).mean()
 
 

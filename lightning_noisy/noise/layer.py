@@ -114,10 +114,15 @@ class NoiseLayer(nn.Module):
         place = f", dropout={config.dropout} on {config.dropout_on}" if config.noise_type == "softmax" else ""
         return f"num_classes={self.num_classes}, noise_type={config.noise_type!r}{place}, trainable={config.trainable}"
 
+    def whole_weight(self) -> Tensor:
+        """(K, K): all of ``weight``, with its gradient, also where FSDP holds a share of it in each process.
+
+        There every process must call it.
+        """
+        return self.weight.full_tensor() if hasattr(self.weight, "full_tensor") else self.weight
+
     def _log_transition(self) -> Tensor:
-        # Outside of a forward pass FSDP holds a share of the weight in each process.
-        weight = self.weight.full_tensor() if hasattr(self.weight, "full_tensor") else self.weight
-        return functional.log_transition_matrix(weight, self.config.noise_type)
+        return functional.log_transition_matrix(self.whole_weight(), self.config.noise_type)
 
     def _check_shape(self, clean_logits: Tensor) -> None:
         if clean_logits.ndim != 2 or clean_logits.shape[1] != self.num_classes:

@@ -1,9 +1,9 @@
 """What every trainer minimises: cross-entropy in the warm-up, then the noise layer's negative log-likelihood."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_noisy.noise.functional import NO_LABEL, noisy_nll
 from lightning_noisy.noise.layer import NoiseLayer
 
 CHECK_EVERY = 50
@@ -29,8 +29,9 @@ def noisy_objective(
     if noise_layer is None:
         return clean_cross_entropy(clean_logits, noisy_labels)
     if in_warmup:
-        # DDP waits for the gradient of every parameter: the layer takes part with weight zero.
-        still = 0.0 * noise_layer.weight.sum()
+        # DDP waits for the gradient of every parameter: the layer takes part with weight zero. Outside of the layer's
+        # own forward pass FSDP holds a share of it.
+        still = 0.0 * noise_layer.whole_weight().sum()
         return clean_cross_entropy(clean_logits, noisy_labels) + still.to(clean_logits.device)
     loss = noise_layer.loss(clean_logits, noisy_labels, noisy_log_probs)
     share = noise_layer.config.clean_loss_weight
@@ -40,16 +41,24 @@ def noisy_objective(
 
 
 def clean_cross_entropy(clean_logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of the network's own logits, in float32; (B, K) and (B,) or (B, K) -> scalar."""
-    return F.cross_entropy(clean_logits.float(), labels)
+    """Mean cross-entropy of the network's own logits, in float32; (B, K) and (B,) or (B, K) -> scalar.
+
+    Images without a label are counted as in :func:`~lightning_noisy.noise.functional.noisy_nll`.
+    """
+    return noisy_nll(clean_logits.float().log_softmax(dim=-1), labels)
 
 
 @torch.no_grad()
 def add_clean_losses(sums: Tensor | None, clean_logits: Tensor, labels: Tensor) -> Tensor:
     """``sums``, (2,) summed cross-entropy and number of images, with one batch more; ``None`` starts a new one."""
     loss = clean_cross_entropy(clean_logits, labels) * len(clean_logits)
-    batch = torch.stack([loss, loss.new_tensor(len(clean_logits))])
+    batch = torch.stack([loss, count_labelled(labels).to(loss)])
     return batch if sums is None else sums + batch
+
+
+def count_labelled(labels: Tensor) -> Tensor:
+    """How many images of a batch have a label; integer labels (B,) or soft ones (B, K) -> scalar."""
+    return (labels != NO_LABEL).sum() if labels.ndim == 1 else labels.sum()
 
 
 def is_check_due(losses_computed: int, device: torch.device) -> bool:
@@ -57,8 +66,16 @@ def is_check_due(losses_computed: int, device: torch.device) -> bool:
     return device.type == "cpu" or losses_computed % CHECK_EVERY == 0
 
 
-def check_values(clean_logits: Tensor, noisy_labels: Tensor, step: int | None = None) -> None:
+def check_values(
+    clean_logits: Tensor, noisy_labels: Tensor, step: int | None = None, may_lack_labels: bool = False
+) -> None:
     """Looks at logits and labels; on an accelerator this waits for it.
+
+    Args:
+        clean_logits: (B, K).
+        noisy_labels: Integer labels (B,) or soft labels (B, K).
+        step: For the message.
+        may_lack_labels: Whether the label -1 is one that counts nothing rather than a mistake.
 
     Raises:
         ValueError: If the logits are not (B, K) or not finite, labels (B,) are not integers, or one is outside the
@@ -79,7 +96,7 @@ def check_values(clean_logits: Tensor, noisy_labels: Tensor, step: int | None = 
         )
     if noisy_labels.ndim == 1 and len(noisy_labels):
         low, high = noisy_labels.aminmax()
-        if low < 0 or high >= clean_logits.shape[1]:
+        if low < (NO_LABEL if may_lack_labels else 0) or high >= clean_logits.shape[1]:
             raise ValueError(
                 f"Expected `noisy_labels` to lie in 0..{clean_logits.shape[1] - 1}, the classes of the model, but got "
                 f"labels from {int(low)} to {int(high)}. Check `num_classes` and the label column."

@@ -15,6 +15,7 @@ from lightning_noisy.noise.matrix import write_transition_matrix
 from lightning_noisy.pictures import draw_transition_matrices
 from lightning_noisy.training.classifier import NoisyImageClassifier
 from lightning_noisy.training.guards import ClassCollapseGuard
+from lightning_noisy.training.sharding import is_sharded
 from lightning_noisy.training.wandb_artifacts import log_model_artifacts
 
 
@@ -37,12 +38,15 @@ class RunFiles(L.Callback):
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if getattr(trainer, "fast_dev_run", False) or not isinstance(pl_module, NoisyImageClassifier):
             return
+        # Where the model is sharded these ask all processes.
         directory = output_directory(trainer, self.directory)
-        if not trainer.is_global_zero:
+        learned = _learned_matrix(pl_module)
+        clean_model = pl_module.clean_model() if trainer.is_global_zero or is_sharded(pl_module) else None
+        if clean_model is None or not trainer.is_global_zero:
             return
         directory.mkdir(parents=True, exist_ok=True)
-        backbones.save_backbone(pl_module.clean_model(), directory / "clean_model", pl_module.class_names)
-        learned, counted = _learned_matrix(pl_module), _counted_matrix(trainer)
+        backbones.save_backbone(clean_model, directory / "clean_model", pl_module.class_names)
+        counted = _counted_matrix(trainer)
         true_matrix = getattr(getattr(trainer, "datamodule", None), "transition_matrix", None)
         if learned is not None:
             write_transition_matrix(directory / "transition_matrix.csv", learned, pl_module.class_names)

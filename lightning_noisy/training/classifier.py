@@ -11,17 +11,18 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MeanMetric, Metric
-from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_noisy import backbones
 from lightning_noisy.data.table import UNKNOWN
 from lightning_noisy.layer_groups import parameter_groups, set_trainable_blocks
 from lightning_noisy.noise import NoiseConfig
 from lightning_noisy.noise.config import resolve_noise_config
+from lightning_noisy.noise.objective import count_labelled, is_check_due
 from lightning_noisy.training import optimisation
+from lightning_noisy.training.known_mean import KnownMean
 from lightning_noisy.training.mixin import NoisyLabelMixin
 from lightning_noisy.training.mixing import LabelMixing
+from lightning_noisy.training.sharding import is_sharded, whole_copy
 
 
 class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
@@ -46,6 +47,8 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
         mixup: ``α`` of mixup, 0 for none.
         cutmix: ``α`` of CutMix, 0 for none.
         label_smoothing: Share of each noisy label that is spread over all classes.
+        compile: Whether a Trainer runs the backbone through ``torch.compile``; the first steps then take longer.
+        channels_last: Whether the backbone gets its images in channels-last memory layout, in which convolutions stay.
 
     Raises:
         ValueError: If an argument is wrong; the message names it.
@@ -69,6 +72,8 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
         mixup: float = 0.0,
         cutmix: float = 0.0,
         label_smoothing: float = 0.0,
+        compile: bool = False,
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
         num_classes = _num_classes(num_classes, class_names)
@@ -101,13 +106,9 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
         )
         self.mix = LabelMixing(num_classes, mixup, cutmix, label_smoothing)
         self.accuracies = nn.ModuleDict(
-            {
-                f"{split}_{labels}": MulticlassAccuracy(num_classes, average="micro", ignore_index=UNKNOWN)
-                for split in ("train", "val", "test")
-                for labels in ("noisy", "clean")
-            }
+            {f"{split}_{labels}": KnownMean() for split in ("train", "val", "test") for labels in ("noisy", "clean")}
         )
-        self.val_loss = MeanMetric()
+        self.val_loss = KnownMean()
         self.save_hyperparameters(
             {
                 "backbone": backbones.backbone_spec(self.backbone),
@@ -124,6 +125,8 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
                 "mixup": mixup,
                 "cutmix": cutmix,
                 "label_smoothing": label_smoothing,
+                "compile": compile,
+                "channels_last": channels_last,
             }
         )
 
@@ -134,14 +137,21 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) images -> (B, K) clean logits. The noise layer has no part in it."""
+        if self.hparams["channels_last"]:
+            # The weights keep their layout, so that optimizer states, checkpoints and exports know but one.
+            images = images.contiguous(memory_format=torch.channels_last)
         return backbones.clean_logits(self.backbone, images)
 
     def clean_model(self) -> nn.Module:
-        """A copy of the backbone alone, in eval mode, the noise layer gone."""
-        return copy.deepcopy(self.backbone).eval()
+        """A copy of the backbone alone, in eval mode, the noise layer gone.
+
+        Of a sharded model it is on the CPU, and every process must ask for it.
+        """
+        copied = whole_copy(self.backbone) if is_sharded(self.backbone) else copy.deepcopy(self.backbone)
+        return copied.eval()
 
     def setup(self, stage: str) -> None:
-        """Checks that the data have the classes of the model.
+        """Checks that the data have the classes of the model, and has the backbone compiled where that was asked for.
 
         Raises:
             ValueError: If their number differs.
@@ -153,22 +163,33 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
                 f"Expected the data to have the {self.num_classes} classes of the model, but got {in_data}. Set the "
                 f"model's `num_classes` to {in_data}, or give the data the same `class_names`."
             )
+        if self.hparams["compile"] and self.backbone._compiled_call_impl is None:
+            # In place, which leaves no trace in the names of the weights. Not dynamic: the smaller last batch of an
+            # epoch would turn the whole network into one for any size, which is slower.
+            self.backbone.compile(dynamic=False)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         images, noisy_labels = batch
         mixed_images, targets = self.mix(images, noisy_labels)
         clean_logits = self._checked_logits(mixed_images)
         loss = self.noisy_loss(clean_logits, targets)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(images))
+        # Images that only fill the batch must not make the loss look small.
+        share = count_labelled(noisy_labels) / len(images)
+        self.log("train/loss", loss / share.clamp_min(1 / len(images)), batch_size=len(images))
         if self.mix.mixer is None:
             self._log_accuracies("train", clean_logits, batch)
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Shows the loss in the progress bar: by ``prog_bar=True`` an accelerator would be waited for at every step."""
+        if is_check_due(batch_idx, self.device) and "train/loss" in (logged := self.trainer.callback_metrics):
+            self.trainer.progress_bar_metrics["train/loss"] = logged["train/loss"].item()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         images, noisy_labels = batch
         clean_logits = self._checked_logits(images)
         losses = F.cross_entropy(clean_logits.float(), noisy_labels, reduction="none", ignore_index=UNKNOWN)
-        self.val_loss.update(losses, weight=(noisy_labels != UNKNOWN).float())
+        self.val_loss.update(losses, noisy_labels)
         self.log("val/loss_noisy", self.val_loss, batch_size=len(images))
         self._log_accuracies("val", clean_logits, batch)
 
@@ -223,8 +244,8 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
         for kind, values in labels.items():
             if values is None:
                 continue
-            metric = cast(Metric, self.accuracies[f"{split}_{kind}"])
-            metric.update(clean_logits, values)
+            metric = cast(KnownMean, self.accuracies[f"{split}_{kind}"])
+            metric.update(clean_logits.argmax(dim=1) == values, values)
             self.log(
                 f"{split}/accuracy_{kind}",
                 metric,

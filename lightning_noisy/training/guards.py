@@ -48,7 +48,11 @@ class ReproducibleSteps(L.Callback):
     ) -> None:
         assert self.seed is not None
         sequence = np.random.SeedSequence([self.seed, trainer.current_epoch, batch_idx, trainer.global_rank])
-        torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        seed = int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+        # By `torch.manual_seed` every kind of device would be seeded, which takes a millisecond for those that sleep.
+        torch.default_generator.manual_seed(seed)
+        if pl_module.device.type != "cpu":
+            torch.get_device_module(pl_module.device).manual_seed(seed)
 
     def state_dict(self) -> dict[str, Any]:
         return {"seed": self.seed}

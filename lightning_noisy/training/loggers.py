@@ -17,6 +17,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zer
 
 STEP = "trainer/global_step"
 """Lightning's name for the step in W&B."""
+REFUSALS = ("key", "unauthorized", "not logged in", "permission")
+"""Words of W&B's errors, which have no kind of their own, when it does not know the key."""
 SECONDS_TO_START = 30.0
 SECONDS_TO_FINISH = 600.0
 
@@ -26,8 +28,8 @@ class NoisyWandbLogger(WandbLogger):
 
     - Where no key is found (``WANDB_API_KEY``, ``wandb login``) and ``WANDB_MODE`` does not say otherwise, the run is
       kept in files, and one line says how to send it later.
-    - An error of W&B, at the start or later, is one warning; when the start fails the run is kept in files. W&B gets 30
-      seconds to start and 600 to finish (``WANDB_INIT_TIMEOUT``, ``WANDB_FINISH_TIMEOUT``).
+    - An error of W&B, at the start or later, is one warning; when the start fails, or the key is refused, the run is
+      kept in files. W&B gets 30 seconds to start and 600 to finish (``WANDB_INIT_TIMEOUT``, ``WANDB_FINISH_TIMEOUT``).
     - A training that goes on from a checkpoint goes on in its run, and what the run has already is not logged again.
 
     Args:
@@ -140,7 +142,7 @@ class NoisyWandbLogger(WandbLogger):
         self._skip_what_the_server_has()
 
     def _limit_waiting(self) -> None:
-        if "settings" in self._wandb_init:
+        if self._wandb_init.get("settings") is not None:  # the command line gives every option, this one as None
             return
         import wandb
 
@@ -157,7 +159,10 @@ class NoisyWandbLogger(WandbLogger):
         directory = getattr(getattr(self._experiment, "settings", None), "sync_dir", None) or self.save_dir
         kept = f"the run is kept in files, send it later by `wandb sync {_relative(directory)}`."
         if reason:
-            rank_zero_warn(f"W&B could not be reached ({reason}): {kept}")
+            is_refused = any(word in reason.lower() for word in REFUSALS)
+            what = "W&B refused the key" if is_refused else "W&B could not be reached"
+            remedy = " Before that, `wandb login --relogin`." if is_refused else ""
+            rank_zero_warn(f"{what} ({reason}): {kept}{remedy}")
         else:
             rank_zero_info(f"No W&B key was found (`wandb login`): {kept}")
 

@@ -72,7 +72,9 @@ class NoisyLabelMixin(_Base):
 
         Args:
             clean_logits: (B, K) the network's own logits.
-            noisy_labels: Integer labels (B,), or soft labels (B, K) on the noisy side (mixup, label smoothing).
+            noisy_labels: Integer labels (B,), or soft labels (B, K) on the noisy side (mixup, label smoothing). An
+                image whose label is -1 (or zero everywhere) only fills the batch: it adds nothing to the sum, the
+                divisor stays ``B``, and nothing counts it.
 
         Returns:
             A scalar, float32, in which the noise layer's parameters take part at every step.
@@ -87,7 +89,7 @@ class NoisyLabelMixin(_Base):
                 "Expected `attach_noise_layer` to be called in `__init__` before `noisy_loss`, but it was not."
             )
         if is_check_due(self._losses_computed, clean_logits.device):
-            check_values(clean_logits, noisy_labels, self.global_step)
+            check_values(clean_logits, noisy_labels, self.global_step, may_lack_labels=True)
         self._losses_computed += 1
         self._label_counts = add_label_counts(self._label_counts, clean_logits, noisy_labels)
         self._clean_losses = add_clean_losses(self._clean_losses, clean_logits, noisy_labels)

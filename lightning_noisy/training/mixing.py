@@ -1,8 +1,9 @@
 """Mixup, CutMix and label smoothing, all on the side of the noisy labels."""
 
-import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import v2
+
+from lightning_noisy.noise.counting import one_hot
 
 
 class LabelMixing:
@@ -27,10 +28,16 @@ class LabelMixing:
         self.mixer = v2.RandomChoice(mixers) if mixers else None
 
     def __call__(self, images: Tensor, noisy_labels: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W) and integer labels (B,) -> images and labels, (B,) as they came or soft (B, K)."""
+        """(B, C, H, W) and integer labels (B,) -> images and labels, (B,) as they came or soft (B, K).
+
+        The soft label of an image whose label is -1 is zero everywhere, and counts nothing.
+        """
+        if self.mixer is None and not self.label_smoothing:
+            return images, noisy_labels
+        soft = one_hot(noisy_labels, self.num_classes).float()
         if self.mixer is not None:
-            images, noisy_labels = self.mixer(images, noisy_labels)
+            images, soft = self.mixer(images, soft)
         if self.label_smoothing:
-            soft = noisy_labels if noisy_labels.ndim == 2 else F.one_hot(noisy_labels, self.num_classes).float()
-            noisy_labels = soft * (1 - self.label_smoothing) + self.label_smoothing / self.num_classes
-        return images, noisy_labels
+            even = soft.sum(dim=1, keepdim=True) / self.num_classes
+            soft = soft * (1 - self.label_smoothing) + self.label_smoothing * even
+        return images, soft

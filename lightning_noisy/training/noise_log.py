@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_noisy.noise.counting import counts_to_shares
 from lightning_noisy.noise.matrix import mean_row_distance, mean_row_entropy
 from lightning_noisy.pictures import transition_matrices_pixels
+from lightning_noisy.training.csv_log import NoisyCSVLogger
 from lightning_noisy.training.guards import ClassCollapseGuard
 from lightning_noisy.training.loggers import NoisyWandbLogger, log_picture, log_table, takes_pictures
 from lightning_noisy.training.record import describe_run
@@ -19,6 +20,8 @@ MANY_CLASSES = 200
 """Above it matrices are drawn a tenth as often and no tables are written."""
 CHECKPOINT_KEY = "wandb_run"
 """Where a checkpoint holds which W&B run to go on with."""
+CSV_KEY = "csv_log"
+"""Where a checkpoint holds which CSV file to go on with."""
 
 
 class NoiseLog(L.Callback):
@@ -52,12 +55,14 @@ class NoiseLog(L.Callback):
         self._mark = 0.0
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        run_state, self._run_state = self._run_state, None
-        for logger in trainer.loggers:
-            if isinstance(logger, NoisyWandbLogger):
-                logger.release(run_state)
+        if not trainer.strategy.restore_checkpoint_after_setup:
+            self._release_wandb_runs(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if trainer.strategy.restore_checkpoint_after_setup:  # a sharding strategy reads it only after `on_fit_start`
+            data = getattr(trainer, "datamodule", None)
+            for logger in self._release_wandb_runs(trainer):
+                logger.log_hyperparams({**getattr(data, "hparams_initial", {}), **pl_module.hparams_initial})
         self._restart_clock()
         self._epoch_drawn = -1
         noise_layer = pl_module.noise_layer
@@ -108,9 +113,22 @@ class NoiseLog(L.Callback):
         for logger in trainer.loggers:
             if isinstance(logger, NoisyWandbLogger):
                 checkpoint[CHECKPOINT_KEY] = logger.run_state()
+            elif isinstance(logger, NoisyCSVLogger):
+                checkpoint[CSV_KEY] = logger.metrics_file
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         self._run_state = checkpoint.get(CHECKPOINT_KEY)
+        if trainer.training and CSV_KEY in checkpoint:
+            for logger in trainer.loggers:
+                if isinstance(logger, NoisyCSVLogger):
+                    logger.go_on(checkpoint[CSV_KEY], checkpoint["global_step"])
+
+    def _release_wandb_runs(self, trainer: L.Trainer) -> list[NoisyWandbLogger]:
+        run_state, self._run_state = self._run_state, None
+        released = [logger for logger in trainer.loggers if isinstance(logger, NoisyWandbLogger)]
+        for logger in released:
+            logger.release(run_state)
+        return released
 
     def _restart_clock(self) -> None:
         self._seconds, self._mark = 0.0, time.perf_counter()

@@ -127,7 +127,8 @@ def _describe_data(datamodule: Any) -> dict[str, Any]:
     if is_hub or scheme in published.READERS:
         name = rest if is_hub else scheme
     else:
-        name = PurePath(rest if scheme in ("hub", "idx") else source).name
+        path = PurePath(rest if scheme in ("hub", "idx") else source.partition("?")[0])
+        name = path.parent.name if set("*{[") & set(path.name) else path.name
     noise = datamodule.noise
     described = {
         "name": name,

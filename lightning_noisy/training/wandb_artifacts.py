@@ -72,8 +72,11 @@ def _describe_dataset(trainer: Any, record: RunRecord) -> dict[str, Any]:
     if not record.data.get("name"):
         return {}
     datamodule = trainer.datamodule
-    counts = dict(zip(datamodule.class_names, datamodule.class_counts.tolist(), strict=True))
-    return {**record.data, "class_names": list(datamodule.class_names), "train_images_of_class": counts}
+    described = {**record.data, "class_names": list(datamodule.class_names)}
+    if datamodule.class_counts is not None:
+        counts = dict(zip(datamodule.class_names, datamodule.class_counts.tolist(), strict=True))
+        described["train_images_of_class"] = counts
+    return described
 
 
 def _artifact_name(name: str) -> str:

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -5,11 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch.utilities.data import extract_batch_size
+from PIL import ExifTags, Image
 from torchvision.transforms import v2
 
 from lightning_noisy import NoisyImageDataModule
 from lightning_noisy.data.loading import EpochSampler, EvaluationSampler, Filler, ImageDataset, ResumableLoader
-from lightning_noisy.data.stores import ArrayStore
+from lightning_noisy.data.stores import ArrayStore, FileStore
 from lightning_noisy.data.table import ImageBatch, LabelledImages
 
 RANDOM = v2.Compose([v2.RandomHorizontalFlip(), v2.ColorJitter(0.5), v2.PILToTensor(), v2.ToDtype(torch.float32)])
@@ -99,6 +103,31 @@ def test_reading_leaves_the_global_random_state_alone():
     torch.manual_seed(3)
     list(make_loader())
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_batch_is_what_its_samples_are():
+    dataset = ImageDataset(make_images(6), RANDOM, 0)
+    keys = [(1, 4), Filler(2), (1, 0)]
+    for alone, together in zip([dataset[key] for key in keys], dataset.__getitems__(keys), strict=True):
+        assert torch.equal(alone[0], together[0]) and alone[1:] == together[1:]
+
+
+def test_a_photo_is_upright(tmp_path):
+    photo = Image.new("RGB", (40, 20), "white")
+    photo.paste("black", (0, 0, 20, 20))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # to be turned clockwise by a quarter
+    photo.save(tmp_path / "a.png", exif=exif)
+    read = FileStore(tmp_path, pa.array(["a.png"])).read(0)
+    assert read.size == (20, 40)
+    assert read.getpixel((10, 5)) == (0, 0, 0) and read.getpixel((10, 35)) == (255, 255, 255)
+
+
+def test_pillow_tries_the_usual_formats_first():
+    code = "from lightning_noisy.data.sources import image_suffixes; image_suffixes()"
+    code += "; from PIL import Image; print(*Image.ID[:6])"  # in a fresh process: the order is that of the first call
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"JPEG", "PNG"} <= set(ran.stdout.split())
 
 
 def test_a_batch_unpacks_moves_and_tells_its_size():

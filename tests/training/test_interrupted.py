@@ -1,5 +1,6 @@
 """Real processes that are killed: the same command again ends with the weights of a run that was left alone."""
 
+import csv
 import os
 import random
 import signal
@@ -47,7 +48,7 @@ def command(photos, *options):
     tiny = ["--model.backbone=timm:test_resnet", "--model.pretrained=false", "--model.noise.warmup_epochs=2"]
     tiny += ["--data.image_size=32", "--data.batch_size=8", "--data.num_workers=0", "--trainer.accelerator=cpu"]
     tiny += [f"--trainer.max_epochs={EPOCHS}", "--trainer.enable_progress_bar=false", "--run_files.directory=out"]
-    tiny += ["--model.noise.dropout=0.3", "--model.lr_warmup_steps=3"]
+    tiny += ["--model.noise.dropout=0.3", "--model.lr_warmup_steps=3", "--trainer.log_every_n_steps=1"]
     return [sys.executable, "script.py", "fit", f"--config={RECIPE}", f"--data.source={photos}", *tiny, *options]
 
 
@@ -81,17 +82,31 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(photos, tmp_path_factory):
-    """The clean weights of the run that nobody interrupts."""
+    """The folder of the run that nobody interrupts."""
     folder = tmp_path_factory.mktemp("whole")
     finish(start(folder, photos))
-    return load_file(folder / "out" / "clean_model" / "model.safetensors")
+    return folder
 
 
-def check_same(folder, undisturbed):
-    found = load_file(folder / "out" / "clean_model" / "model.safetensors")
-    assert found.keys() == undisturbed.keys()
-    for name, value in undisturbed.items():
+def check_same(folder, undisturbed, of_the_rest_of_an_epoch=frozenset()):
+    """The clean weights and every logged number, each once, are those of the run that nobody interrupts."""
+    found, expected = (load_file(run / "out" / "clean_model" / "model.safetensors") for run in (folder, undisturbed))
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
         assert torch.equal(found[name], value), name
+    found, expected = logged(folder), logged(undisturbed)
+    assert [cell[:2] for cell in found] == [cell[:2] for cell in expected], "no step is lost, none is there twice"
+    different = {(step, name) for step, name, _ in set(found) ^ set(expected)}
+    assert different <= of_the_rest_of_an_epoch
+
+
+def logged(run):
+    """``(step, name, value)`` of all that the newest log holds, but for the speed."""
+    newest = max(run.rglob("metrics.csv"), key=lambda path: path.stat().st_mtime_ns)
+    with open(newest, encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    cells = [(int(row["step"]), name, value) for row in rows for name, value in row.items() if value]
+    return sorted(cell for cell in cells if cell[1] not in ("images_per_second", "step", "epoch"))
 
 
 def wait_for_step(process, step):
@@ -129,7 +144,9 @@ def test_asked_to_end_it_saves_first(photos, tmp_path, undisturbed):
     assert saved["global_step"] >= 9, "in the middle of an epoch"
     said = finish(start(run, photos, "--ckpt_path=last"))
     assert steps_of(said)[0] == saved["global_step"], "not a step is made twice"
-    check_same(run, undisturbed)
+    step = STEPS_PER_EPOCH * (saved["global_step"] // STEPS_PER_EPOCH + 1) - 1
+    of_the_epoch = ("train/loss_clean", "train/accuracy_noisy", "noise/estimated_rate")
+    check_same(run, undisturbed, {(step, name) for name in of_the_epoch})
 
 
 @pytest.mark.parametrize("how", ["kill", "full disk"])

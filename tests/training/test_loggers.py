@@ -1,8 +1,10 @@
 """W&B without a server: the files of an offline run are read back."""
 
 import csv
+import http.server
 import os
 import sys
+import threading
 import time
 import warnings
 
@@ -17,6 +19,7 @@ from PIL import Image
 from lightning_noisy import cli
 from lightning_noisy.training.artifacts import RunFiles
 from lightning_noisy.training.loggers import NoisyWandbLogger, _can_ask_wandb
+from lightning_noisy.training.sharding import ShardedStrategy
 
 from .test_mixin import QUIET, OwnModule, loader
 from .test_noise_log import small_classifier
@@ -132,20 +135,26 @@ def check_artifacts(path, tmp_path, data):
     assert names == {file.name for file in (tmp_path / "files" / "clean_model").iterdir()}
 
 
-def fit(tmp_path, epochs, ckpt_path=None, module=None, **options):
+def fit(tmp_path, epochs, ckpt_path=None, module=None, strategy="auto", **options):
     logger = NoisyWandbLogger(save_dir=tmp_path, **options)
-    trainer = L.Trainer(max_epochs=epochs, **quiet(logger=logger))
+    trainer = L.Trainer(max_epochs=epochs, devices=1, **quiet(logger=logger, strategy=strategy))
     trainer.fit(module or OwnModule(), loader(), ckpt_path=ckpt_path)
     trainer.save_checkpoint(tmp_path / f"{epochs}.ckpt")
     finish()
     return logger
 
 
-def test_a_resumed_training_goes_on_in_its_run_and_logs_no_step_twice(tmp_path):
-    first = fit(tmp_path, epochs=2)
-    second = fit(tmp_path, epochs=4, ckpt_path=tmp_path / "2.ckpt")
+@pytest.mark.parametrize("strategy", ["auto", ShardedStrategy])
+def test_a_resumed_training_goes_on_in_its_run_and_logs_no_step_twice(strategy, tmp_path, single_process):
+    """A sharding strategy reads the checkpoint later than others."""
+
+    def train(**options):
+        return fit(tmp_path, strategy=strategy if strategy == "auto" else strategy(), **options)
+
+    first = train(epochs=2)
+    second = train(epochs=4, ckpt_path=tmp_path / "2.ckpt")
     assert first.version == second.version
-    assert fit(tmp_path, epochs=1).version != first.version, "a new training is a new run"
+    assert train(epochs=1).version != first.version, "a new training is a new run"
     files = run_files(tmp_path)
     before, after = (wandb_rows(path) for path in files[:2])
     assert [path.name for path in files[:2]] == [f"run-{first.version}.wandb"] * 2
@@ -192,7 +201,7 @@ def test_with_a_key_the_mode_is_w_and_bs_own(tmp_path, monkeypatch):
     server = FakeRun(resumed=False)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setattr(wandb, "init", lambda **options: asked.append(options) or server)
-    logger = NoisyWandbLogger(save_dir=tmp_path, project="birds")
+    logger = NoisyWandbLogger(save_dir=tmp_path, project="birds", settings=None)  # as the command line makes it
     assert logger.experiment is server
     assert [(options["mode"], options["project"]) for options in asked] == [(None, "birds")]
     assert asked[0]["settings"].init_timeout == 30 and asked[0]["settings"].finish_timeout == 600
@@ -220,8 +229,39 @@ def test_a_refused_start_goes_offline_with_one_warning(tmp_path, monkeypatch):
 
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setattr(wandb, "init", refuse)
-    with pytest.warns(UserWarning, match=r"could not be reached \(the key was refused\).*`wandb sync wandb") as said:
+    with pytest.warns(UserWarning, match=r"refused the key \(the key was refused\).*`wandb sync wandb") as said:
         fit(tmp_path, epochs=2)
+    assert sum("W&B" in str(warning.message) for warning in said) == 1
+    assert wandb_rows(run_files(tmp_path)[0])["noise/entropy", 7] > 0
+
+
+class Refuses(http.server.BaseHTTPRequestHandler):
+    """Answers as W&B does to a key that it does not know."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = b'{"errors": [{"message": "user is not logged in", "extensions": {"code": "PERMISSION_ERROR"}}]}'
+        self.send_response(401)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST  # noqa: N815
+
+    def log_message(self, *args):
+        pass
+
+
+def test_a_key_that_the_server_refuses_is_told_and_the_training_goes_on(tmp_path, monkeypatch):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+        wandb.teardown()
+        with pytest.warns(UserWarning, match=r"W&B refused the key \(.*kept in files.*`wandb login --relogin`") as said:
+            fit(tmp_path, epochs=2)
+        server.shutdown()
     assert sum("W&B" in str(warning.message) for warning in said) == 1
     assert wandb_rows(run_files(tmp_path)[0])["noise/entropy", 7] > 0
 

@@ -72,6 +72,34 @@ def test_after_the_warm_up_the_loss_is_the_layers_and_its_share_of_cross_entropy
         assert module.noisy_loss(logits, labels).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize(("noise", "warmup_epochs"), [(True, 1), (True, 0), (False, 0)])
+def test_an_image_without_a_label_counts_nothing(noise, warmup_epochs, soft):
+    config = NoiseConfig(3, warmup_epochs=warmup_epochs, dropout=0.0, clean_loss_weight=0.2) if noise else None
+    logits, labels = torch.randn(8, 3), torch.tensor([0, 1, 2, 2, 0, -1, -1, -1])
+    known = labels != -1
+    targets = nn.functional.one_hot(labels.clamp_min(0), 3) * known[:, None].float() if soft else labels
+    modules = [OwnModule(config), OwnModule(config)]
+    whole, part = logits.clone().requires_grad_(), logits[known].clone().requires_grad_()
+    modules[0].noisy_loss(whole, targets).backward()
+    modules[1].noisy_loss(part, targets[known]).backward()
+    assert torch.allclose(whole.grad[known] * 8, part.grad * 5, atol=1e-6)
+    assert torch.equal(whole.grad[~known], torch.zeros(3, 3))
+    assert torch.equal(modules[0]._label_counts, modules[1]._label_counts)
+    assert torch.allclose(modules[0]._clean_losses, modules[1]._clean_losses)
+    if noise:
+        assert torch.allclose(modules[0].noise_layer.weight.grad * 8, modules[1].noise_layer.weight.grad * 5, atol=1e-6)
+
+
+def test_a_batch_without_any_label_is_in_the_graph_with_no_gradient():
+    module, logits = OwnModule(NoiseConfig(3, warmup_epochs=0)), torch.randn(4, 3, requires_grad=True)
+    loss = module.noisy_loss(logits, torch.full((4,), -1))
+    loss.backward()
+    assert loss.item() == 0.0
+    assert not logits.grad.any() and not module.noise_layer.weight.grad.any()
+    assert not module._clean_losses.any() and not module._label_counts.any()
+
+
 def test_the_warm_up_ends_at_its_epoch_in_a_real_fit():
     module = OwnModule(NoiseConfig(3, warmup_epochs=2, dropout=0.0))
     module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=0.0)
@@ -131,7 +159,7 @@ def test_a_warm_up_as_long_as_the_training_is_noticed():
     ("logits", "labels", "message"),
     [
         (torch.zeros(2, 3), torch.tensor([0, 3]), r"`noisy_labels` to lie in 0\.\.2.*from 0 to 3"),
-        (torch.zeros(2, 3), torch.tensor([0, -1]), r"from -1 to 0"),
+        (torch.zeros(2, 3), torch.tensor([0, -2]), r"from -2 to 0"),
         (torch.tensor([[0.0, float("nan"), 0.0]]), torch.tensor([0]), "`clean_logits` to be finite, but got NaN"),
         (torch.tensor([[0.0, float("inf"), 0.0]]), torch.tensor([0]), "at step 0"),
     ],

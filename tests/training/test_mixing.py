@@ -29,3 +29,12 @@ def test_mixed_labels_are_shares_and_images_change(mixup, cutmix):
     assert soft.shape == (6, 4)
     assert torch.allclose(soft.sum(1), torch.ones(6))
     assert soft.min() >= 0.1 / 4 - 1e-6
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), [(0.0, 0.0), (0.4, 0.0), (0.0, 1.0)])
+def test_an_image_without_a_label_brings_none_into_the_batch(mixup, cutmix):
+    torch.manual_seed(0)
+    labels = torch.tensor([0, 1, 2, -1, -1, -1])
+    _, soft = LabelMixing(4, mixup, cutmix, 0.1)(IMAGES, labels)
+    assert soft.sum().item() == pytest.approx(3.0)
+    assert not soft[[4, 5]].any()

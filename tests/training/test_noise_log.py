@@ -233,7 +233,7 @@ def test_the_summary_tells_metrics_time_and_places(photos, tmp_path, monkeypatch
     assert f"{trainer.callback_metrics['train/loss_clean'].item():.4g}" in shown
     assert str(tmp_path / "files" / "clean_model") in shown
     assert trainer.checkpoint_callback.best_model_path in shown
-    assert "0:00:0" in shown and trainer.log_dir in shown
+    assert "0:00:" in shown and trainer.log_dir in shown
 
 
 def test_without_a_progress_bar_there_is_no_summary(photos, tmp_path, monkeypatch):

@@ -1,9 +1,14 @@
+from types import SimpleNamespace
+
 import lightning.pytorch as L
 import pytest
 import torch
 
-from lightning_noisy import NoisyImageClassifier, NoisyImageDataModule
+from lightning_noisy import NoisyImageClassifier, NoisyImageDataModule, StreamingImageDataModule
+from lightning_noisy.run_record import RunRecord
+from lightning_noisy.training.wandb_artifacts import _describe_dataset
 
+from ..data.shard_files import NAMES, served, write_parquet, write_tars
 from .test_mixin import QUIET
 
 OPTIONS = {"pretrained": False, "image_size": 16, "backbone_kwargs": {"patch_size": 4}}
@@ -76,3 +81,21 @@ def test_of_a_path_only_its_last_part_is_kept(source):
     assert "/home" not in str(described) and "/data" not in str(described)
     assert described["noise"] == "matrix"
     assert described.get("hub_id") == ("me/birds" if source == "hub:me/birds" else None)
+
+
+def test_a_stream_is_described_without_what_a_url_must_not_tell(tmp_path):
+    from lightning_noisy.training.record import _describe_data
+
+    write_parquet(tmp_path / "web", [4, 3], checked=lambda number, kind: NAMES[kind])
+    write_tars(tmp_path / "birds", [4, 3])
+    options = {"clean_label_column": "checked"}
+    for source in (tmp_path / "web", f"{tmp_path}/web/*.parquet", f"{tmp_path}/web/{{000..001}}.parquet"):
+        described = _describe_data(StreamingImageDataModule(str(source), **options))
+        assert described == {"name": "web", "train_images": 7, "label_noise_rate": 0.0}
+    with served(tmp_path) as (url, _):
+        source = f"{url}/birds/{{000..001}}.tar?key=secret"
+        data = StreamingImageDataModule(source, class_names=list(NAMES), val_source=str(tmp_path / "web"))
+        assert _describe_data(data) == {"name": "birds", "train_images": 7, "val_images": 7}
+        record = RunRecord(data=_describe_data(data))
+        described = _describe_dataset(SimpleNamespace(datamodule=data), record)
+    assert described == {**record.data, "class_names": list(NAMES)}, "no counts where nothing tells them"

@@ -1,0 +1,22 @@
+"""Checks of arguments that the data modules share; each raises a :class:`ValueError` that names the argument."""
+
+from collections.abc import Sequence
+
+
+def check_at_least(name: str, value: int | None, least: int) -> None:
+    """An integer that is not below ``least``, or ``None``."""
+    if value is not None and value < least:
+        raise ValueError(f"Expected argument `{name}` to be an integer of at least {least}, but got {value}.")
+
+
+def check_on_broken(on_broken: str) -> None:
+    """What happens to an image that can't be decoded."""
+    if on_broken not in ("error", "skip"):
+        raise ValueError(f"Expected argument `on_broken` to be 'error' or 'skip', but got {on_broken!r}.")
+
+
+def check_clean_splits(clean_splits: Sequence[str] | None) -> None:
+    """The splits whose labels were checked by hand."""
+    for split in clean_splits or []:
+        if split not in ("val", "test"):
+            raise ValueError(f"Expected argument `clean_splits` to hold 'val' or 'test' only, but got {split!r}.")
