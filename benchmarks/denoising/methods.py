@@ -76,7 +76,7 @@ class ELR(Method):
     def loss(self, logits, labels, rows, epoch):
         probs = logits.softmax(dim=1).clamp(1e-4, 1 - 1e-4)
         seen = probs.detach() / probs.detach().sum(dim=1, keepdim=True)
-        self.targets[rows] = 0.7 * self.targets[rows] + 0.3 * seen
+        self.targets[rows] = 0.7 * self.targets[rows] + 0.3 * seen.float()
         agreement = (self.targets[rows] * probs).sum(dim=1)
         return F.cross_entropy(logits, labels) + 3 * torch.log((1 - agreement).clamp_min(1e-4)).mean()
 
@@ -171,3 +171,19 @@ class Published(ByNoiseLayer):
 
 class Ours(ByNoiseLayer):
     """The package's default."""
+
+
+METHODS: dict[str, type[Method]] = {
+    "cross-entropy": Method,
+    "label smoothing": LabelSmoothing,
+    "GCE": GCE,
+    "SCE": SCE,
+    "ELR": ELR,
+    "genie": Genie,
+    "forward, anchor points": ForwardAnchor,
+    "s-model": SModel,
+    "trace penalty": TracePenalty,
+    "VolMinNet": VolMinNet,
+    "layer as published": Published,
+    "noise layer": Ours,
+}
