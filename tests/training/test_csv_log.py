@@ -43,3 +43,16 @@ def test_a_row_that_a_kill_has_cut_off_is_left_out(tmp_path):
 def test_a_first_part_that_is_gone_is_told(tmp_path):
     with pytest.warns(UserWarning, match="begins with step 3.*nowhere.csv"):
         NoisyCSVLogger(tmp_path).go_on("nowhere.csv", 3)
+
+
+def test_rows_behind_the_checkpoint_are_logged_anew(tmp_path):
+    (tmp_path / "first.csv").write_text("loss,step\n0.5,0\n0.25,1\n0.125,2\n")
+    logger = NoisyCSVLogger(tmp_path)
+    logger.go_on(str(tmp_path / "first.csv"), 2)
+    logger.log_metrics({"loss": 0.0625}, 2)
+    logger.save()
+    assert [(row["step"], row["loss"]) for row in read_rows(logger.metrics_file)] == [
+        ("0", "0.5"),
+        ("1", "0.25"),
+        ("2", "0.0625"),
+    ]
