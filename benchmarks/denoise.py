@@ -17,12 +17,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from denoising.cells import CELLS
-from denoising.methods import METHODS
+from denoising.cleanlab_pruning import CleanlabPruning
+from denoising.methods import METHODS as ONE_TRAINING
 from denoising.training import train
 from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
+METHODS = {**ONE_TRAINING, "cleanlab": CleanlabPruning}
 REFERENCE = "cross-entropy"
 
 

@@ -1,14 +1,17 @@
 """The competitors: what each trains on, behind one interface."""
 
-import math
+from dataclasses import asdict
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from denoising.cells import Cell
 from torch import Tensor
 
 from lightning_noisy.noise import NoiseConfig, NoiseLayer
+from lightning_noisy.noise.counting import add_label_counts, counts_to_shares
 from lightning_noisy.noise.functional import log_transition_matrix
+from lightning_noisy.noise.initial import add_confusion, from_anchor_points, from_confusion
 from lightning_noisy.noise.objective import noisy_objective
 
 
@@ -19,11 +22,25 @@ class Method:
         num_classes: ``K``.
         num_images: ``N``, training images.
         epochs: Length of the training.
+        steps_in_epoch: Batches of an epoch.
         true_matrix: (K, K), for the genie alone.
     """
 
-    def __init__(self, num_classes: int, num_images: int, epochs: int, true_matrix: Tensor) -> None:
-        self.num_classes, self.num_images, self.epochs = num_classes, num_images, epochs
+    def __init__(
+        self, num_classes: int, num_images: int, epochs: int, steps_in_epoch: int, true_matrix: Tensor
+    ) -> None:
+        self.num_classes, self.num_images = num_classes, num_images
+        self.epochs, self.steps_in_epoch = epochs, steps_in_epoch
+
+    @classmethod
+    def for_images(cls, cell: Cell, num_images: int) -> "Method":
+        """The method for a training on so many images of a cell."""
+        return cls(cell.num_classes, num_images, cell.epochs, num_images // cell.batch_size, cell.transition_matrix)
+
+    @classmethod
+    def choose(cls, cell: Cell, rows: Tensor, seed: int) -> Tensor:
+        """(N,) which images to train on -> (M,)."""
+        return rows
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """What is trained beside the network."""
@@ -81,12 +98,19 @@ class ELR(Method):
         return F.cross_entropy(logits, labels) + 3 * torch.log((1 - agreement).clamp_min(1e-4)).mean()
 
 
+def early(epochs: int) -> int:
+    """A warm-up of 15% of the training, for the methods that need one."""
+    return max(1, round(0.15 * epochs))
+
+
 class ByNoiseLayer(Method):
-    """Any noise layer of the package."""
+    """Any noise layer of the package, followed as its trainers do it."""
 
     def __init__(self, *args, **settings):
         super().__init__(*args)
-        self.layer = NoiseLayer(NoiseConfig(num_classes=self.num_classes, **settings))
+        self.layer = NoiseLayer(NoiseConfig(**{**settings, "num_classes": self.num_classes}))
+        self.layer.warmup_epochs = self.layer.config.warmup_for(self.epochs, self.steps_in_epoch)
+        self.epoch, self.counts = -1, None
 
     def parameter_groups(self, lr):
         parameters = [p for p in self.layer.parameters() if p.requires_grad]
@@ -94,19 +118,29 @@ class ByNoiseLayer(Method):
         return [{"params": parameters, "lr": scaled, "weight_decay": 0.0}] if parameters else []
 
     def loss(self, logits, labels, rows, epoch):
-        return noisy_objective(self.layer, logits, labels, in_warmup=epoch < self.layer.config.warmup_epochs)
+        in_warmup = epoch < self.layer.warmup_epochs
+        if epoch > self.epoch:
+            self.epoch = epoch
+            if self.counts is not None:
+                self.layer.follow(self.counts, acts=not in_warmup)
+            self.counts = None
+        self.counts = add_label_counts(self.counts, logits, labels)
+        return noisy_objective(self.layer, logits, labels, in_warmup)
 
     def transition_matrix(self):
         return self.layer.transition_matrix().double()
 
 
+PLAIN: dict[str, Any] = {"init": "identity", "class_balance": 0.0, "rescue_below": 0.0}
+"""Settings of a noise layer without what is this package's own."""
+
+
 class Genie(ByNoiseLayer):
     """Forward correction with the true T. Source: Patrini et al. 2017, arXiv 1609.03683."""
 
-    def __init__(self, num_classes, num_images, epochs, true_matrix):
-        settings = {"noise_type": "stochastic", "trainable": False, "warmup_epochs": 0}
-        settings["transition_matrix"] = true_matrix.tolist()
-        super().__init__(num_classes, num_images, epochs, true_matrix, **settings)
+    def __init__(self, *args):
+        settings = {"noise_type": "stochastic", "trainable": False, "warmup_epochs": 0, **PLAIN}
+        super().__init__(*args, transition_matrix=args[-1].tolist(), **settings)
 
 
 class ForwardAnchor(ByNoiseLayer):
@@ -115,14 +149,11 @@ class ForwardAnchor(ByNoiseLayer):
     looks_at_epochs = True
 
     def __init__(self, *args):
-        super().__init__(*args, noise_type="stochastic", trainable=False, warmup_epochs=args[2] // 2)
+        super().__init__(*args, noise_type="stochastic", trainable=False, warmup_epochs=args[2] // 2, **PLAIN)
 
     def end_epoch(self, epoch, logits, labels):
         if epoch + 1 == self.layer.config.warmup_epochs:
-            probs = logits.double().softmax(dim=1)
-            place = max(0, math.ceil(0.03 * len(probs)) - 1)  # the top 3% are left out
-            anchors = probs.sort(dim=0, descending=True).indices[place]
-            self.layer.reset(probs[anchors])
+            self.layer.reset(from_anchor_points(logits))
 
 
 class SModel(ByNoiseLayer):
@@ -131,20 +162,18 @@ class SModel(ByNoiseLayer):
     looks_at_epochs = True
 
     def __init__(self, *args):
-        super().__init__(*args, noise_type="stochastic", lr_scale=1.0)
+        super().__init__(*args, noise_type="stochastic", lr_scale=1.0, warmup_epochs=early(args[2]), **PLAIN)
 
     def end_epoch(self, epoch, logits, labels):
         if epoch + 1 == self.layer.config.warmup_epochs:
-            probs = logits.double().softmax(dim=1)
-            confusion = probs.T @ F.one_hot(labels, self.num_classes).double() + 1e-3
-            self.layer.reset(confusion / confusion.sum(dim=1, keepdim=True))
+            self.layer.reset(from_confusion(add_confusion(None, logits, labels)))
 
 
 class TracePenalty(ByNoiseLayer):
     """A learned T whose trace is penalised (weight 0.1). Source: Sukhbaatar et al. 2014, arXiv 1406.2080."""
 
     def __init__(self, *args):
-        super().__init__(*args, noise_type="stochastic", lr_scale=1.0)
+        super().__init__(*args, noise_type="stochastic", lr_scale=1.0, warmup_epochs=early(args[2]), **PLAIN)
 
     def loss(self, logits, labels, rows, epoch):
         penalty = log_transition_matrix(self.layer.weight, "stochastic").exp().diagonal().mean()
@@ -155,7 +184,7 @@ class VolMinNet(ByNoiseLayer):
     """A learned T of small volume (log determinant, weight 1e-4). Source: Li et al. 2021, arXiv 2102.02400."""
 
     def __init__(self, *args):
-        super().__init__(*args, noise_type="stochastic", lr_scale=10.0, warmup_epochs=0)
+        super().__init__(*args, noise_type="stochastic", lr_scale=10.0, warmup_epochs=0, **PLAIN)
 
     def loss(self, logits, labels, rows, epoch):
         volume = log_transition_matrix(self.layer.weight, "stochastic").exp().slogdet().logabsdet
@@ -166,11 +195,14 @@ class Published(ByNoiseLayer):
     """The layer exactly as published. Source: Jindal, Nokleby, Chen 2016, arXiv 1705.03419."""
 
     def __init__(self, *args):
-        super().__init__(*args, init_scale=1.0, dropout=0.1, dropout_on="output", warmup_epochs=0, lr_scale=1.0)
+        super().__init__(*args, **asdict(NoiseConfig.paper()))
 
 
 class Ours(ByNoiseLayer):
-    """The package's default."""
+    """The package's default; its estimate of T are the counts of the last epoch."""
+
+    def transition_matrix(self):
+        return counts_to_shares(self.counts.double())
 
 
 METHODS: dict[str, type[Method]] = {

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from denoising.cells import Cell
+from denoising.fitting import fit, predict
 from denoising.methods import Method
 from torch import Tensor, nn
 
@@ -16,57 +17,30 @@ LOST_BELOW = 0.01
 """A class is lost when it is predicted for fewer than this share of its own number of test images."""
 
 
-def train(cell: Cell, make_method: Any, seed: int) -> dict[str, Any]:
+def train(cell: Cell, kind: type[Method], seed: int) -> dict[str, Any]:
     """Trains, looks at the noisy validation and the clean test images after each epoch; a line of results."""
-    torch.manual_seed(seed)
-    network = cell.network()
-    train_rows, val_rows = cell.hold_out(seed)
-    images, labels = cell.images[train_rows], cell.noisy_labels[train_rows]
-    method: Method = make_method(cell.num_classes, len(images), cell.epochs, cell.transition_matrix)
-    groups = [{"params": network.parameters(), "lr": cell.learning_rate, "weight_decay": 0.01}]
-    optimizer = torch.optim.AdamW([*groups, *method.parameter_groups(cell.learning_rate)])
-    steps = cell.epochs * (len(images) // cell.batch_size)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    generator = torch.Generator().manual_seed(seed)
-    seconds, val_accuracies, test_accuracies = 0.0, [], []
-    for epoch in range(cell.epochs):
-        start = time.process_time()
-        network.train()
-        order = torch.randperm(len(images), generator=generator)
-        seen = torch.zeros(len(images), cell.num_classes) if method.looks_at_epochs else None
-        for place in range(0, len(order) - cell.batch_size + 1, cell.batch_size):
-            rows = order[place : place + cell.batch_size]
-            logits = network(images[rows])
-            loss = method.loss(logits, labels[rows], rows, epoch)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            scheduler.step()
-            if seen is not None:
-                seen[rows] = logits.detach()
-        if seen is not None:
-            met = order[: len(order) // cell.batch_size * cell.batch_size]
-            method.end_epoch(epoch, seen[met], labels[met])
-        seconds += time.process_time() - start
+    rows, val_rows = cell.hold_out(seed)
+    start = time.process_time()
+    rows = kind.choose(cell, rows, seed)
+    seconds_of_choice = time.process_time() - start
+    method = kind.for_images(cell, len(rows))
+    val_accuracies, tested = [], []
+
+    def measure(network: nn.Module) -> None:
         val_accuracies.append(accuracy(predict(network, cell.images[val_rows]), cell.noisy_labels[val_rows]))
-        test_logits = predict(network, cell.test_images)
-        test_accuracies.append(accuracy(test_logits, cell.test_labels))
+        tested.append(predict(network, cell.test_images))
+
+    _, seconds = fit(cell, rows, method, seed, measure)
     matrix = method.transition_matrix()
     return {
-        "last": round(test_accuracies[-1], 4),
-        "best_noisy_val": round(test_accuracies[int(np.argmax(val_accuracies))], 4),
-        "calibration_error": round(calibration_error(test_logits, cell.test_labels), 4),
-        "lost_classes": lost_classes(test_logits, cell.test_labels),
+        "last": round(accuracy(tested[-1], cell.test_labels), 4),
+        "best_noisy_val": round(accuracy(tested[int(np.argmax(val_accuracies))], cell.test_labels), 4),
+        "calibration_error": round(calibration_error(tested[-1], cell.test_labels), 4),
+        "lost_classes": lost_classes(tested[-1], cell.test_labels),
         "matrix_error": None if matrix is None else round(mean_row_distance(matrix, cell.transition_matrix), 4),
-        "cpu_seconds": round(seconds, 2),
+        "sampling_error": round(sampling_error(cell), 4),
+        "cpu_seconds": round(seconds_of_choice + seconds, 2),
     }
-
-
-@torch.inference_mode()
-def predict(network: nn.Module, images: Tensor) -> Tensor:
-    """(M, K) logits, in evaluation mode."""
-    network.eval()
-    return torch.cat([network(part) for part in images.split(1000)])
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
@@ -78,6 +52,14 @@ def calibration_error(logits: Tensor, labels: Tensor) -> float:
     from torchmetrics.functional.classification import multiclass_calibration_error
 
     return float(multiclass_calibration_error(logits.softmax(dim=1), labels, logits.shape[1], CALIBRATION_BINS))
+
+
+def sampling_error(cell: Cell) -> float:
+    """The error of the T that the true labels of all training images would give: no estimate can hope for less."""
+    counts = torch.zeros_like(cell.transition_matrix)
+    one = torch.ones(len(cell.clean_labels), dtype=counts.dtype)
+    counts.index_put_((cell.clean_labels, cell.noisy_labels), one, accumulate=True)
+    return mean_row_distance(counts / counts.sum(dim=1, keepdim=True).clamp_min(1), cell.transition_matrix)
 
 
 def lost_classes(logits: Tensor, labels: Tensor) -> int:

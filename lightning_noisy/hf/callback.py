@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import has_length
 from transformers.utils import logging
 
 from lightning_noisy import backbones
+from lightning_noisy.hf.following import keep_counts, own_weights_whole, plan_warmup, restore_counts
 from lightning_noisy.hf.model import NoisyForImageClassification
-from lightning_noisy.noise.counting import counts_to_triples, disagreement_rate, lost_classes
+from lightning_noisy.noise.counting import counts_to_triples, disagreement_rate, lost_classes, sum_over_ranks
 from lightning_noisy.run_record import RECORD_FILE, as_numbers, package_versions, read_record
 
 logger = logging.get_logger(__name__)
@@ -73,6 +73,8 @@ class NoiseLayerCallback(TrainerCallback):
         self._start = time.perf_counter()
         self._epoch = int(state.epoch or 0) - 1
         self._counts = model.label_counts = None
+        plan_warmup(model, args, state, kwargs.get("train_dataloader"))
+        restore_counts(model, state, args.process_index)
         self._lost = set()
         self._shared_group = _group_with_others(kwargs["optimizer"], model.noise_layer)
         self._notice_decay(kwargs["optimizer"])
@@ -92,8 +94,8 @@ class NoiseLayerCallback(TrainerCallback):
         model = _noisy_model(kwargs)
         if model is not None:
             self._epoch += 1
-            model.set_epoch(self._epoch)
-            model.label_counts = None
+            with own_weights_whole(kwargs["model"]):
+                model.set_epoch(self._epoch)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -116,13 +118,20 @@ class NoiseLayerCallback(TrainerCallback):
         was_taken = (weight != before).any()  # a step whose gradients overflowed is left out
         weight.copy_(torch.where(was_taken, own_step, before))
 
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        model = _noisy_model(kwargs)
+        if model is not None and control.should_save:
+            keep_counts(model, state, self._epoch)
+
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         model = _noisy_model(kwargs)
         if model is None or model.label_counts is None:
             return
-        self._counts = _sum_over_ranks(model.label_counts)
+        if control.should_save:
+            keep_counts(model, state, self._epoch)
+        self._counts = sum_over_ranks(model.label_counts)
         model.run_record.label_counts = counts_to_triples(self._counts)
         self._note_progress(model, state)
         if model.noise_layer is not None and not model.in_warmup:
@@ -181,7 +190,7 @@ class NoiseLayerCallback(TrainerCallback):
         record.seconds = time.perf_counter() - self._start
 
     def _notice_warmup(self, model: NoisyForImageClassification, state: TrainerState, loader: Any) -> None:
-        warmup_epochs = 0 if model.noise_layer is None else model.noise_layer.config.warmup_epochs
+        warmup_epochs = 0 if model.noise_layer is None else model.noise_layer.warmup_epochs
         if 0 < state.num_train_epochs <= warmup_epochs:
             logger.warning(
                 f"The noise layer will never act: its `warmup_epochs` is {warmup_epochs} and training ends after "
@@ -198,7 +207,7 @@ class NoiseLayerCallback(TrainerCallback):
         assert model.noise_layer is not None
         logger.warning(
             f"The noise layer has never acted: the training ended in epoch {self._epoch}, within its "
-            f"{model.noise_layer.config.warmup_epochs} `warmup_epochs`. All of it was plain cross-entropy."
+            f"{model.noise_layer.warmup_epochs} `warmup_epochs`. All of it was plain cross-entropy."
         )
 
     def _notice_decay(self, optimizer: Any) -> None:
@@ -219,7 +228,7 @@ class NoiseLayerCallback(TrainerCallback):
             names = ", ".join(repr(id2label[label]) for label in sorted(new))
             logger.warning(
                 f"The network has stopped predicting class {names} (epoch {self._epoch}), although the labels have it. "
-                f"Raise the noise layer's `warmup_epochs` (now {model.noise_layer.config.warmup_epochs}) or its "
+                f"Raise the noise layer's `warmup_epochs` (now {model.noise_layer.warmup_epochs}) or its "
                 "`clean_loss_weight`, and train again."
             )
 
@@ -258,13 +267,6 @@ def _own_share(weight: Tensor) -> Tensor:
     """The weight's values in this process: under FSDP a share of them. Writing to it writes to the weight."""
     weight = weight.detach()
     return weight.to_local() if hasattr(weight, "to_local") else weight
-
-
-def _sum_over_ranks(counts: Tensor) -> Tensor:
-    counts = counts.clone()
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(counts)
-    return counts.cpu().double()
 
 
 def _hyperparameters(args: TrainingArguments) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from lightning_noisy.hf.from_backbone import load_backbone, resolve_noise
 from lightning_noisy.hf.processor import save_processor
 from lightning_noisy.layer_groups import block_classes
 from lightning_noisy.noise import NoiseConfig, NoiseLayer
-from lightning_noisy.noise.counting import add_label_counts
+from lightning_noisy.noise.counting import add_label_counts, sum_over_ranks
 from lightning_noisy.noise.objective import check_values, clean_cross_entropy, is_check_due, noisy_objective
 from lightning_noisy.run_record import RECORD_FILE, RunRecord, read_record, write_record
 
@@ -234,14 +234,23 @@ class NoisyForImageClassification(PreTrainedModel):
         return self.noise_layer.transition_matrix()
 
     def set_epoch(self, epoch: int | None) -> None:
-        """Tells the model the epoch, from 0 on, for its warm-up; ``None`` is outside of a training: no warm-up."""
+        """Tells the model the epoch, from 0 on; ``None`` is outside of a training: no warm-up.
+
+        In a new epoch the noise layer takes what the last one has counted (:meth:`NoiseLayer.follow
+        <lightning_noisy.NoiseLayer.follow>`). Every process must call it.
+        """
+        if epoch is not None and epoch != self._epoch:
+            if self.noise_layer is not None and self.label_counts is not None:
+                acts = epoch >= self.noise_layer.warmup_epochs
+                self.noise_layer.follow(sum_over_ranks(self.label_counts), acts)
+            self.label_counts = None
         self._epoch = epoch
 
     @property
     def in_warmup(self) -> bool:
         """Whether the loss is plain cross-entropy in this epoch."""
         noise = self.noise_layer
-        return noise is not None and self._epoch is not None and self._epoch < noise.config.warmup_epochs
+        return noise is not None and self._epoch is not None and self._epoch < noise.warmup_epochs
 
     def parameter_groups(self, lr: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
         """Optimizer groups for a training loop of one's own; the noise layer has no decay and its own learning rate."""
@@ -264,7 +273,7 @@ class NoisyForImageClassification(PreTrainedModel):
             self._losses_computed += 1
             if self._epoch is not None:
                 self.label_counts = add_label_counts(self.label_counts, logits, labels)
-            elif self.noise_layer is not None and self.noise_layer.config.warmup_epochs > 0:
+            elif self.noise_layer is not None and self.noise_layer.warmup_epochs > 0:
                 logger.warning_once(
                     "The noise layer acts from the first step, without its warm-up: nobody has told the model the "
                     "epoch. The transformers Trainer does it; in a training loop of your own call "

@@ -8,12 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from lightning_noisy.noise.matrix import check_transition_matrix
+from lightning_noisy.noise.initial import from_matrix
 
 NoiseType = Literal["softmax", "stochastic"]
 DropoutOn = Literal["output", "input", "weight"]
+Init = Literal["confusion", "identity"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+BEFORE_COUNTS: dict[str, Any] = {"init": "identity", "class_balance": 0.0, "rescue_below": 0.0}
+"""What a description of format 1, which knows no counts, meant."""
+AUTO_WARMUP_SHARE = 0.1
+AUTO_WARMUP_STEPS = 150
 
 
 @dataclass(frozen=True)
@@ -28,15 +33,26 @@ class NoiseConfig:
         dropout: Drop rate in ``[0, 1)``. Only the softmax layer has dropout.
         dropout_on: Where the dropout sits: ``"output"`` on ``W p`` (the authors' code), ``"input"`` on ``p``,
             ``"weight"`` on the entries of ``W``.
-        init_scale: The layer starts from ``init_scale * I``. ``"auto"`` follows the number of classes, see
-            :meth:`start_scale`.
+        init: ``"confusion"`` starts from a scaled identity and, when the warm-up is over and at each later epoch, sets
+            the layer to the matrix that the last epoch's counts of (predicted class, label) give, see
+            :meth:`NoiseLayer.follow <lightning_noisy.NoiseLayer.follow>`; between them it is learned. ``"identity"``
+            starts from a scaled identity and leaves all to learning, as published. With ``trainable=False`` or a given
+            ``transition_matrix`` nothing is counted.
+        init_scale: The layer starts from ``init_scale * I``; ``"auto"`` follows the number of classes, see
+            :meth:`start_scale`. With ``"confusion"`` it is the mean of the diagonal later on, ``"auto"`` then 1.
         trainable: Whether the noise model is learned. ``False`` keeps it at its start.
         transition_matrix: Where the noise model starts (or stays) instead of a scaled identity: ``(K, K)`` rows that
-            sum to one, ``T[i][j] = P(noisy=j | clean=i)``. Zeros stay zeros: give small numbers to what is learned.
+            sum to one, ``T[i][j] = P(noisy=j | clean=i)``, or the path of a CSV file with them. Zeros stay zeros: give
+            small numbers to what is learned.
         warmup_epochs: Epochs of plain cross-entropy before the noise layer acts; prevents the loss of a class.
+            ``"auto"`` is a tenth of the training, but 150 optimizer steps at least and half of the training at most.
         clean_loss_weight: Share ``β`` of plain cross-entropy kept after the warm-up,
             ``(1 - β) · NLL(noisy) + β · NLL(clean)``; in ``[0, 1]``.
         lr_scale: Learning rate of the noise layer relative to the network's.
+        class_balance: From the second epoch on an image weighs ``(share of its label)^-class_balance``, scaled to a
+            mean of one, so that rare classes are not given up. In ``[0, 1]``; 0 weighs all alike.
+        rescue_below: A class that the last epoch predicted for less than this share of the images with its label gets
+            cross-entropy on them beside the layer's loss, until it is back. In ``[0, 1)``; 0 never does so.
 
     Raises:
         ValueError: If an argument is outside what is said above.
@@ -50,19 +66,45 @@ class NoiseConfig:
     noise_type: NoiseType = "softmax"
     dropout: float = 0.1
     dropout_on: DropoutOn = "output"
+    init: Init = "confusion"
     init_scale: float | Literal["auto"] = "auto"
     trainable: bool = True
-    transition_matrix: list[list[float]] | None = None
-    warmup_epochs: int = 5
+    transition_matrix: list[list[float]] | str | None = None
+    warmup_epochs: int | Literal["auto"] = "auto"
     clean_loss_weight: float = 0.0
     lr_scale: float = 0.5
+    class_balance: float = 0.5
+    rescue_below: float = 0.25
 
     def __post_init__(self) -> None:
         _config_arg_validation(self)
         if self.transition_matrix is not None:
-            matrix = check_transition_matrix(self.transition_matrix, self.num_classes)
+            matrix = from_matrix(self.transition_matrix, self.num_classes)
             object.__setattr__(self, "transition_matrix", matrix.tolist())
             object.__setattr__(self, "num_classes", len(matrix))
+
+    @classmethod
+    def paper(cls, num_classes: int | None = None) -> "NoiseConfig":
+        """The layer exactly as published: ``W = I``, learned at the network's rate from the first step.
+
+        Source: Jindal, Nokleby, Chen 2016, arXiv 1705.03419, and the authors' code.
+        """
+        return cls(
+            num_classes, init="identity", init_scale=1.0, warmup_epochs=0, lr_scale=1.0, class_balance=0.0,
+            rescue_below=0.0,
+        )  # fmt: skip
+
+    @property
+    def follows_counts(self) -> bool:
+        """Whether the layer is set anew from the counts of each epoch."""
+        return self.init == "confusion" and self.trainable and self.transition_matrix is None
+
+    def warmup_for(self, epochs: float, steps_per_epoch: float) -> int:
+        """The epochs of warm-up in a training of ``epochs`` epochs with so many optimizer steps each."""
+        if self.warmup_epochs != "auto":
+            return self.warmup_epochs
+        needed = max(AUTO_WARMUP_SHARE * epochs, AUTO_WARMUP_STEPS / max(steps_per_epoch, 1))
+        return max(1, min(round(epochs / 2), math.ceil(needed - 1e-9)))
 
     def start_scale(self) -> float:
         """The number that multiplies the identity at the start.
@@ -96,7 +138,8 @@ class NoiseConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> "NoiseConfig":
         """Reads what :meth:`to_dict` wrote, or a dict written by hand.
 
-        Keys that a newer version of the format added are ignored with a warning.
+        Keys that a newer version of the format added are ignored with a warning. What an older one did not know is as
+        it was then.
 
         Raises:
             ValueError: If a key is unknown and the dict is not from a newer version.
@@ -105,6 +148,8 @@ class NoiseConfig:
             raise ValueError(f"Expected the noise configuration to be a mapping, but got {type(values).__name__}.")
         known = {field.name for field in dataclasses.fields(cls)}
         version = values.get("format_version", FORMAT_VERSION)
+        if version < 2:
+            values = {**BEFORE_COUNTS, **values}
         unknown = sorted(set(values) - known - {"format_version"})
         if unknown and version > FORMAT_VERSION:
             warnings.warn(
@@ -150,7 +195,8 @@ def _config_arg_validation(config: NoiseConfig) -> None:
         config.num_classes is None or (is_integer(config.num_classes) and config.num_classes >= 2),
         "an integer of at least 2",
     )
-    for name, choices in {"noise_type": get_args(NoiseType), "dropout_on": get_args(DropoutOn)}.items():
+    chosen = {"noise_type": get_args(NoiseType), "dropout_on": get_args(DropoutOn), "init": get_args(Init)}
+    for name, choices in chosen.items():
         expect(name, getattr(config, name) in choices, f"one of {list(choices)}")
     expect("dropout", is_number(config.dropout) and 0 <= config.dropout < 1, "a float in the [0,1) range")
     expect(
@@ -159,10 +205,22 @@ def _config_arg_validation(config: NoiseConfig) -> None:
         "'auto' or a float above 0",
     )
     expect("trainable", isinstance(config.trainable, bool), "a bool")
-    expect("warmup_epochs", is_integer(config.warmup_epochs) and config.warmup_epochs >= 0, "an integer of at least 0")
+    expect(
+        "warmup_epochs",
+        config.warmup_epochs == "auto" or (is_integer(config.warmup_epochs) and int(config.warmup_epochs) >= 0),
+        "'auto' or an integer of at least 0",
+    )
     expect(
         "clean_loss_weight",
         is_number(config.clean_loss_weight) and 0 <= config.clean_loss_weight <= 1,
         "a float in the [0,1] range",
     )
     expect("lr_scale", is_number(config.lr_scale) and config.lr_scale >= 0, "a float of at least 0")
+    expect(
+        "class_balance",
+        is_number(config.class_balance) and 0 <= config.class_balance <= 1,
+        "a float in the [0,1] range",
+    )
+    expect(
+        "rescue_below", is_number(config.rescue_below) and 0 <= config.rescue_below < 1, "a float in the [0,1) range"
+    )

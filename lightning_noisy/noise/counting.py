@@ -4,6 +4,7 @@
 """
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -19,6 +20,14 @@ def add_label_counts(counts: Tensor | None, clean_logits: Tensor, noisy_labels: 
         counts = torch.zeros(num_classes, num_classes, device=clean_logits.device)
     soft = noisy_labels if noisy_labels.ndim == 2 else one_hot(noisy_labels, num_classes)
     return counts.index_add_(0, clean_logits.argmax(dim=1), soft.to(counts.dtype))
+
+
+def sum_over_ranks(counts: Tensor) -> Tensor:
+    """(K, K) of each process -> their sum, float64 on the CPU. Every process must call it."""
+    counts = counts.clone()
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(counts)
+    return counts.cpu().double()
 
 
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:
@@ -41,6 +50,17 @@ def lost_classes(counts: Tensor, threshold: float) -> list[int]:
     """The classes that are predicted for fewer than a share ``threshold`` of the images that carry their label."""
     predicted, labelled = counts.sum(dim=1), counts.sum(dim=0)
     return torch.nonzero((labelled > 0) & (predicted < threshold * labelled)).flatten().tolist()
+
+
+def balancing_weights(counts: Tensor, exponent: float) -> Tensor:
+    """(K,) what an image with each label weighs: ``(share of the label)^-exponent``, of mean one over the images.
+
+    Without ``exponent``, and for labels that do not occur, it is one. An exponent of 1/2 is square-root sampling.
+    Source: Mahajan et al. 2018, arXiv 1805.00932.
+    """
+    labelled = counts.sum(dim=0)
+    weights = labelled.clamp_min(1) ** -exponent
+    return torch.where(labelled > 0, weights * labelled.sum() / (weights * labelled).sum(), 1.0)
 
 
 def counts_to_triples(counts: Tensor) -> list[list[int]]:

@@ -49,16 +49,27 @@ def stochastic_noisy_log_probs(clean_logits: Tensor, log_transition: Tensor) -> 
     return torch.log((log_probs - largest).exp() @ log_transition.exp()) + largest
 
 
-def noisy_nll(noisy_log_probs: Tensor, noisy_labels: Tensor) -> Tensor:
+def noisy_nll(noisy_log_probs: Tensor, noisy_labels: Tensor, label_weights: Tensor | None = None) -> Tensor:
     """Mean negative log-likelihood; (B, K) with integer labels (B,) or soft labels (B, K) -> scalar.
 
-    Soft labels (mixup, label smoothing) are meant for the noisy side: ``-Σ ỹ_j log q_j``. The label -1 and a row of
+    Soft labels (mixup, label smoothing) are meant for the noisy side: ``-Σ w_j ỹ_j log q_j``. The label -1 and a row of
     zeros add nothing to the sum, which is divided by ``B`` all the same: in every step of every process an image has
     the same weight, however many others only fill the batch.
+
+    Args:
+        noisy_log_probs: (B, K).
+        noisy_labels: (B,) or (B, K).
+        label_weights: (K,), what each label weighs; ``None`` is one.
     """
+    if label_weights is not None:
+        label_weights = label_weights.to(noisy_log_probs)
     if noisy_labels.ndim == 1:
-        return F.nll_loss(noisy_log_probs, noisy_labels, ignore_index=NO_LABEL, reduction="sum") / len(noisy_labels)
-    return -(noisy_labels.to(noisy_log_probs.dtype) * noisy_log_probs).sum(dim=-1).mean()
+        summed = F.nll_loss(noisy_log_probs, noisy_labels, label_weights, ignore_index=NO_LABEL, reduction="sum")
+        return summed / len(noisy_labels)
+    soft = noisy_labels.to(noisy_log_probs.dtype)
+    if label_weights is not None:
+        soft = soft * label_weights
+    return -(soft * noisy_log_probs).sum(dim=-1).mean()
 
 
 def log_transition_matrix(weight: Tensor, noise_type: NoiseType) -> Tensor:

@@ -5,10 +5,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lightning_noisy.noise import functional
 from lightning_noisy.noise.config import NoiseConfig, resolve_noise_config
-from lightning_noisy.noise.matrix import check_transition_matrix
+from lightning_noisy.noise.counting import balancing_weights, lost_classes
+from lightning_noisy.noise.initial import from_confusion, from_matrix
+
+UNKNOWN_WARMUP = 5
+"""Epochs of warm-up in a loop of one's own, whose length nobody knows."""
 
 
 class NoiseLayer(nn.Module):
@@ -19,8 +24,17 @@ class NoiseLayer(nn.Module):
     type of its input, and its weight stays in float32 when the model around it is cast, since its small steps would
     vanish in half precision.
 
+    A training tells it after each epoch what was predicted and what the labels said (:meth:`follow`); Lightning's and
+    transformers' Trainer do so by themselves.
+
     Args:
         config: A :class:`NoiseConfig`, its dict, or just the number of classes.
+
+    Attributes:
+        warmup_epochs: The length of the warm-up. Of ``"auto"`` it is 5 until a Trainer has worked it out.
+        label_weights: (K,) what an image with each label weighs in the loss; ``None`` is one.
+        rescued: (K,) 1 for a class whose images get cross-entropy beside the layer's loss, else 0; ``None`` if there
+            is none.
 
     Example:
         >>> layer = NoiseLayer(NoiseConfig(num_classes=3, dropout=0.0))
@@ -35,6 +49,10 @@ class NoiseLayer(nn.Module):
         self.config = resolve_noise_config(config)
         num_classes = self.num_classes
         self.weight = nn.Parameter(torch.empty(num_classes, num_classes), requires_grad=self.config.trainable)
+        known = self.config.warmup_epochs
+        self.warmup_epochs: int = UNKNOWN_WARMUP if known == "auto" else known
+        self.label_weights: Tensor | None = None
+        self.rescued: Tensor | None = None
         self.reset()
 
     @property
@@ -55,12 +73,48 @@ class NoiseLayer(nn.Module):
         """
         self.weight.copy_(self.start_weight(transition_matrix))
 
+    @torch.no_grad()
+    def follow(self, counts: Tensor, acts: bool = True) -> None:
+        """Takes what an epoch has shown, for the next one: the layer, the labels' weights, the classes to rescue.
+
+        The matrix is ``T̂[i, j] = counts[i, j] / Σ_j counts[i, j]`` with one image more in each row, spread evenly. The
+        softmax layer becomes ``W = s · T̂ᵀ / mean(diagonal of T̂)``, ``s`` the config's ``init_scale`` and 1 for
+        ``"auto"`` at every ``K``; the stochastic one becomes ``T̂`` itself. Sources: Goldberger, Ben-Reuven, ICLR 2017,
+        who start from the warm-up's confusion, once; the counting is near to that of confident learning (Northcutt et
+        al. 2021, arXiv 1911.00068).
+
+        Args:
+            counts: (K, K) ``[predicted class, noisy label]`` over all images of the epoch, of all processes.
+            acts: Whether the layer acts in the next epoch; in the warm-up it stays at its start.
+
+        Raises:
+            ValueError: If ``counts`` is not (K, K).
+        """
+        if counts.shape != (self.num_classes, self.num_classes):
+            raise ValueError(
+                f"Expected argument `counts` to have shape ({self.num_classes}, {self.num_classes}), but got "
+                f"{tuple(counts.shape)}."
+            )
+        config = self.config
+        if config.class_balance:
+            self.label_weights = balancing_weights(counts, config.class_balance).float()
+        lost = lost_classes(counts, config.rescue_below)
+        self.rescued = torch.zeros(self.num_classes).index_fill_(0, torch.tensor(lost), 1.0) if lost else None
+        if acts and config.follows_counts:
+            matrix = from_confusion(counts.cpu())
+            if config.noise_type == "softmax":
+                scale = 1.0 if config.init_scale == "auto" else float(config.init_scale)
+                weight = (scale / matrix.diagonal().mean() * matrix.T).float()
+            else:
+                weight = functional.weight_from_transition_matrix(matrix, "stochastic").float()
+            self._set_weight(weight)
+
     def start_weight(self, transition_matrix: Tensor | Sequence[Sequence[float]] | None = None) -> Tensor:
         """(K, K), on the CPU: what :meth:`reset` puts into ``weight``."""
         given = self.config.transition_matrix if transition_matrix is None else transition_matrix
         if given is None:
             return torch.eye(self.num_classes, device="cpu") * self.config.start_scale()
-        matrix = check_transition_matrix(given, self.num_classes)
+        matrix = from_matrix(given, self.num_classes)
         return functional.weight_from_transition_matrix(matrix, self.config.noise_type).float()
 
     def forward(self, clean_logits: Tensor) -> Tensor:
@@ -75,7 +129,7 @@ class NoiseLayer(nn.Module):
             )
 
     def loss(self, clean_logits: Tensor, noisy_labels: Tensor, noisy_log_probs: Tensor | None = None) -> Tensor:
-        """Mean negative log-likelihood of the noisy labels.
+        """Mean negative log-likelihood of the noisy labels, weighted by :attr:`label_weights`.
 
         Args:
             clean_logits: (B, K).
@@ -86,7 +140,8 @@ class NoiseLayer(nn.Module):
             ValueError: If the shapes do not fit together.
         """
         _labels_tensor_validation(clean_logits, noisy_labels)
-        return functional.noisy_nll(self(clean_logits) if noisy_log_probs is None else noisy_log_probs, noisy_labels)
+        log_probs = self(clean_logits) if noisy_log_probs is None else noisy_log_probs
+        return functional.noisy_nll(log_probs, noisy_labels, self.label_weights)
 
     @torch.no_grad()
     def transition_matrix(self) -> Tensor:
@@ -120,6 +175,13 @@ class NoiseLayer(nn.Module):
         There every process must call it.
         """
         return self.weight.full_tensor() if hasattr(self.weight, "full_tensor") else self.weight
+
+    def _set_weight(self, weight: Tensor) -> None:
+        if isinstance(self.weight, DTensor):  # shared out by FSDP: each process has the whole and keeps its part
+            sharded = distribute_tensor(weight.to(self.weight.device), self.weight.device_mesh, self.weight.placements)
+            self.weight.copy_(sharded)
+        else:
+            self.weight.copy_(weight)
 
     def _log_transition(self) -> Tensor:
         return functional.log_transition_matrix(self.whole_weight(), self.config.noise_type)

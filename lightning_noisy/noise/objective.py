@@ -19,6 +19,9 @@ def noisy_objective(
 ) -> Tensor:
     """The loss to train on, a float32 scalar, in which the layer's parameters take part at every step.
 
+    With a layer all of it is weighted by its ``label_weights``; images that carry the label of a class in its
+    ``rescued`` get cross-entropy beside it.
+
     Args:
         noise_layer: ``None`` is plain cross-entropy.
         clean_logits: (B, K) the network's own logits.
@@ -32,20 +35,26 @@ def noisy_objective(
         # DDP waits for the gradient of every parameter: the layer takes part with weight zero. Outside of the layer's
         # own forward pass FSDP holds a share of it.
         still = 0.0 * noise_layer.whole_weight().sum()
-        return clean_cross_entropy(clean_logits, noisy_labels) + still.to(clean_logits.device)
+        warmup = clean_cross_entropy(clean_logits, noisy_labels, noise_layer.label_weights)
+        return warmup + still.to(clean_logits.device)
     loss = noise_layer.loss(clean_logits, noisy_labels, noisy_log_probs)
     share = noise_layer.config.clean_loss_weight
     if share:
-        loss = (1 - share) * loss + share * clean_cross_entropy(clean_logits, noisy_labels)
+        loss = (1 - share) * loss + share * clean_cross_entropy(clean_logits, noisy_labels, noise_layer.label_weights)
+    if noise_layer.rescued is not None:
+        weights = noise_layer.rescued
+        if noise_layer.label_weights is not None:
+            weights = weights * noise_layer.label_weights
+        loss = loss + clean_cross_entropy(clean_logits, noisy_labels, weights)
     return loss
 
 
-def clean_cross_entropy(clean_logits: Tensor, labels: Tensor) -> Tensor:
+def clean_cross_entropy(clean_logits: Tensor, labels: Tensor, label_weights: Tensor | None = None) -> Tensor:
     """Mean cross-entropy of the network's own logits, in float32; (B, K) and (B,) or (B, K) -> scalar.
 
-    Images without a label are counted as in :func:`~lightning_noisy.noise.functional.noisy_nll`.
+    Weights, and images without a label, are as in :func:`~lightning_noisy.noise.functional.noisy_nll`.
     """
-    return noisy_nll(clean_logits.float().log_softmax(dim=-1), labels)
+    return noisy_nll(clean_logits.float().log_softmax(dim=-1), labels, label_weights)
 
 
 @torch.no_grad()

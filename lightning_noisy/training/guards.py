@@ -1,6 +1,5 @@
 """Callbacks that every training on noisy labels needs: what goes wrong silently without them."""
 
-import math
 import os
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_noisy.layer_groups import frozen_modules
 from lightning_noisy.noise.counting import disagreement_rate, lost_classes
+from lightning_noisy.training.following import planned_epochs
 
 
 class TrainMode(L.Callback):
@@ -69,9 +69,8 @@ class NoiseLayerNotice(L.Callback):
         if noise_layer is None or getattr(trainer, "fast_dev_run", False):
             return
         self._notice_weight_decay(trainer, noise_layer)
-        steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
-        epochs = trainer.estimated_stepping_batches / max(steps_per_epoch, 1)
-        warmup_epochs = noise_layer.config.warmup_epochs
+        epochs, _ = planned_epochs(trainer)
+        warmup_epochs = noise_layer.warmup_epochs
         if warmup_epochs >= epochs:
             rank_zero_warn(
                 f"The noise layer will never act: its `warmup_epochs` is {warmup_epochs} and training ends after "
@@ -108,9 +107,6 @@ class ClassCollapseGuard(L.Callback):
         """Of the last epoch, all ranks: (K, K) counts ``[predicted class, noisy label]``."""
         self._epochs_lost: dict[int, int] = {}
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        pl_module._label_counts = None
-
     def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         # A checkpoint is often written when the validation ends, which is before the epoch does.
         if (counts := pl_module.sum_label_counts()) is not None:
@@ -121,7 +117,6 @@ class ClassCollapseGuard(L.Callback):
         if counts is None:
             return
         self.label_counts = counts
-        pl_module._label_counts = None
         pl_module.log("noise/estimated_rate", disagreement_rate(counts).float(), rank_zero_only=True)
         noise_layer = pl_module.noise_layer
         if noise_layer is None:
@@ -153,6 +148,6 @@ class ClassCollapseGuard(L.Callback):
             lost = ", ".join(f"{names[label]!r}" if isinstance(names[label], str) else str(label) for label in due)
             rank_zero_warn(
                 f"The network has stopped predicting class {lost} (epoch {trainer.current_epoch}), although the labels "
-                f"have it. Raise the noise layer's `warmup_epochs` (now {pl_module.noise_layer.config.warmup_epochs}) "
+                f"have it. Raise the noise layer's `warmup_epochs` (now {pl_module.noise_layer.warmup_epochs}) "
                 "or its `clean_loss_weight`, and train again."
             )

@@ -14,6 +14,7 @@ from lightning_noisy.noise.config import resolve_noise_config
 from lightning_noisy.noise.counting import add_label_counts
 from lightning_noisy.noise.objective import add_clean_losses, check_values, is_check_due, noisy_objective
 from lightning_noisy.training.checkpoint_io import WholeCheckpoints
+from lightning_noisy.training.following import CountFollowing
 from lightning_noisy.training.guards import ClassCollapseGuard, NoiseLayerNotice, ReproducibleSteps, TrainMode
 from lightning_noisy.training.loggers import hold_wandb_runs
 from lightning_noisy.training.noise_log import NoiseLog
@@ -65,7 +66,7 @@ class NoisyLabelMixin(_Base):
     @property
     def in_warmup(self) -> bool:
         """Whether this epoch is one of plain cross-entropy. Without a Trainer the epoch is 0."""
-        return self.noise_layer is not None and self.current_epoch < self.noise_layer.config.warmup_epochs
+        return self.noise_layer is not None and self.current_epoch < self.noise_layer.warmup_epochs
 
     def noisy_loss(self, clean_logits: Tensor, noisy_labels: Tensor) -> Tensor:
         """The loss to train on: cross-entropy in the warm-up, then the noise layer's negative log-likelihood.
@@ -131,6 +132,7 @@ class NoisyLabelMixin(_Base):
         ours = (
             TrainMode,
             ReproducibleSteps,
+            CountFollowing,
             NoiseLayerNotice,
             ClassCollapseGuard,
             RunRecorder,

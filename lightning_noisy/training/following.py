@@ -1,0 +1,79 @@
+"""What a noise layer learns from the counts of each epoch, in a Lightning training and over its checkpoints."""
+
+import math
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor
+
+CHECKPOINT_KEY = "noise_layer_counts"
+"""Where a checkpoint holds the counts of the epoch under way, and what the layer has taken from the last one."""
+
+
+class CountFollowing(L.Callback):
+    """Tells the noise layer how long the training is, and at the start of each epoch what the last one has counted.
+
+    The counts are those of all processes. A run that goes on from a checkpoint, in the middle of an epoch too, goes on
+    with the same counts.
+    """
+
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        if stage == "fit":
+            pl_module._label_counts = None
+            if (layer := pl_module.noise_layer) is not None:
+                layer.label_weights = layer.rescued = None
+            self._warmup_is_known = False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        layer = pl_module.noise_layer
+        if layer is not None and not self._warmup_is_known:
+            layer.warmup_epochs = layer.config.warmup_for(*planned_epochs(trainer))
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        counts, layer = pl_module.sum_label_counts(), pl_module.noise_layer
+        if counts is not None and layer is not None:
+            layer.follow(counts, acts=not pl_module.in_warmup)
+        pl_module._label_counts = None
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        layer = pl_module.noise_layer
+        if layer is None or not trainer.training:
+            return
+        counts = pl_module.sum_label_counts()
+        checkpoint[CHECKPOINT_KEY] = {
+            "counts": None if counts is None else _pack(counts),
+            "label_weights": layer.label_weights,
+            "rescued": layer.rescued,
+            "warmup_epochs": layer.warmup_epochs,
+        }
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        kept, layer = checkpoint.get(CHECKPOINT_KEY), pl_module.noise_layer
+        if kept is None or layer is None or not trainer.training:
+            return
+        layer.label_weights, layer.rescued = kept["label_weights"], kept["rescued"]
+        layer.warmup_epochs, self._warmup_is_known = kept["warmup_epochs"], True
+        if kept["counts"] is not None:
+            counts = _unpack(kept["counts"], layer.num_classes).to(trainer.strategy.root_device)
+            # Those of all processes: one of them goes on with them, the others with none.
+            pl_module._label_counts = counts if trainer.is_global_zero else torch.zeros_like(counts)
+
+
+def planned_epochs(trainer: L.Trainer) -> tuple[float, int | float]:
+    """How many epochs the training lasts, and how many optimizer steps each has; infinite where nobody knows."""
+    steps_per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
+    steps_per_epoch = math.ceil(steps_per_epoch) if math.isfinite(steps_per_epoch) else math.inf
+    return trainer.estimated_stepping_batches / max(steps_per_epoch, 1), steps_per_epoch
+
+
+def _pack(counts: Tensor) -> dict[str, Tensor]:
+    """Only the pairs that occur: small also where K is large."""
+    pairs = torch.nonzero(counts)
+    return {"pairs": pairs, "values": counts[pairs[:, 0], pairs[:, 1]].float()}
+
+
+def _unpack(packed: dict[str, Tensor], num_classes: int) -> Tensor:
+    counts = torch.zeros(num_classes, num_classes)
+    counts[packed["pairs"][:, 0], packed["pairs"][:, 1]] = packed["values"]
+    return counts
