@@ -100,11 +100,13 @@ class NoiseConfig:
         return self.init == "confusion" and self.trainable and self.transition_matrix is None
 
     def warmup_for(self, epochs: float, steps_per_epoch: float) -> int:
-        """The epochs of warm-up in a training of ``epochs`` epochs with so many optimizer steps each."""
+        """The epochs of warm-up in a training of ``epochs`` epochs (or infinity) of so many optimizer steps each."""
         if self.warmup_epochs != "auto":
             return self.warmup_epochs
-        needed = max(AUTO_WARMUP_SHARE * epochs, AUTO_WARMUP_STEPS / max(steps_per_epoch, 1))
-        return max(1, min(round(epochs / 2), math.ceil(needed - 1e-9)))
+        enough = AUTO_WARMUP_STEPS / max(steps_per_epoch, 1)
+        if not math.isfinite(epochs):
+            return max(1, math.ceil(enough))
+        return max(1, min(math.floor(epochs / 2), math.ceil(max(AUTO_WARMUP_SHARE * epochs, enough) - 1e-9)))
 
     def start_scale(self) -> float:
         """The number that multiplies the identity at the start.

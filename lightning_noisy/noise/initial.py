@@ -46,10 +46,11 @@ def add_confusion(sums: Tensor | None, clean_logits: Tensor, noisy_labels: Tenso
 
 
 def from_confusion(sums: Tensor, smoothing: float = 1.0) -> Tensor:
-    """The soft confusion of a network that was warmed up with the noisy labels; (K, K) -> (K, K) float64.
+    """The soft confusion of a network that was warmed up with the noisy labels; (K, K) -> (K, K) of the same type.
 
     ``T[i, j] = Σ_t 1[label_t = j] p_i(x_t) / Σ_t p_i(x_t)``, from the sums of :func:`add_confusion`, with ``smoothing``
-    images more in each row, spread evenly, so that no entry is zero. Source: Goldberger, Ben-Reuven, *Training deep
+    images more in each row, spread evenly, so that no entry is zero. Counts of predicted classes in the place of ``p``
+    give the hard confusion. Source: Goldberger, Ben-Reuven, *Training deep
     neural-networks using a noise adaptation layer*, ICLR 2017.
 
     Raises:
@@ -59,8 +60,8 @@ def from_confusion(sums: Tensor, smoothing: float = 1.0) -> Tensor:
         raise ValueError(f"Expected argument `sums` to have shape (K, K), but got {tuple(sums.shape)}.")
     if not smoothing > 0:
         raise ValueError(f"Expected argument `smoothing` to be above 0, but got {smoothing!r}.")
-    smoothed = sums.double() + smoothing / len(sums)
-    return smoothed / smoothed.sum(dim=1, keepdim=True)
+    smoothed = sums + smoothing / len(sums)
+    return smoothed.div_(smoothed.sum(dim=1, keepdim=True))
 
 
 def from_anchor_points(clean_logits: Tensor, outlier_share: float = OUTLIER_SHARE) -> Tensor:

@@ -101,13 +101,12 @@ class NoiseLayer(nn.Module):
         lost = lost_classes(counts, config.rescue_below)
         self.rescued = torch.zeros(self.num_classes).index_fill_(0, torch.tensor(lost), 1.0) if lost else None
         if acts and config.follows_counts:
-            matrix = from_confusion(counts.cpu())
+            matrix = from_confusion(counts.cpu().float())  # K² doubles may be too many
             if config.noise_type == "softmax":
                 scale = 1.0 if config.init_scale == "auto" else float(config.init_scale)
-                weight = (scale / matrix.diagonal().mean() * matrix.T).float()
+                self._set_weight(scale / matrix.diagonal().mean() * matrix.T)
             else:
-                weight = functional.weight_from_transition_matrix(matrix, "stochastic").float()
-            self._set_weight(weight)
+                self._set_weight(functional.weight_from_transition_matrix(matrix, "stochastic"))
 
     def start_weight(self, transition_matrix: Tensor | Sequence[Sequence[float]] | None = None) -> Tensor:
         """(K, K), on the CPU: what :meth:`reset` puts into ``weight``."""

@@ -18,23 +18,30 @@ class CountFollowing(L.Callback):
     with the same counts.
     """
 
+    def __init__(self) -> None:
+        self._counted_epoch: int | None = None
+        self._warmup_is_known = False
+
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         if stage == "fit":
             pl_module._label_counts = None
             if (layer := pl_module.noise_layer) is not None:
                 layer.label_weights = layer.rescued = None
-            self._warmup_is_known = False
+            self._counted_epoch, self._warmup_is_known = None, False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         layer = pl_module.noise_layer
         if layer is not None and not self._warmup_is_known:
             layer.warmup_epochs = layer.config.warmup_for(*planned_epochs(trainer))
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        # Not `on_train_epoch_start`: a run that goes on from an epoch's last batch begins the next one without it.
+        if trainer.current_epoch == self._counted_epoch:
+            return
         counts, layer = pl_module.sum_label_counts(), pl_module.noise_layer
         if counts is not None and layer is not None:
             layer.follow(counts, acts=not pl_module.in_warmup)
-        pl_module._label_counts = None
+        pl_module._label_counts, self._counted_epoch = None, trainer.current_epoch
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         layer = pl_module.noise_layer
@@ -42,6 +49,7 @@ class CountFollowing(L.Callback):
             return
         counts = pl_module.sum_label_counts()
         checkpoint[CHECKPOINT_KEY] = {
+            "epoch": self._counted_epoch,
             "counts": None if counts is None else _pack(counts),
             "label_weights": layer.label_weights,
             "rescued": layer.rescued,
@@ -54,6 +62,7 @@ class CountFollowing(L.Callback):
             return
         layer.label_weights, layer.rescued = kept["label_weights"], kept["rescued"]
         layer.warmup_epochs, self._warmup_is_known = kept["warmup_epochs"], True
+        self._counted_epoch = kept["epoch"]
         if kept["counts"] is not None:
             counts = _unpack(kept["counts"], layer.num_classes).to(trainer.strategy.root_device)
             # Those of all processes: one of them goes on with them, the others with none.

@@ -18,7 +18,7 @@ from transformers import (
     pipeline,
 )
 
-from lightning_noisy import NoiseConfig
+from lightning_noisy import NoiseConfig, NoiseLayer
 from lightning_noisy.hf import NoisyForImageClassification, NoisyImageClassificationConfig
 
 from .small import NAMES, NO_WARMUP, STOCHASTIC, batch, noisy_vit, saved_timm, tiny_vit
@@ -216,7 +216,7 @@ def test_strip_gives_the_native_model_alone(kind, tmp_path):
 
 
 def test_the_warm_up_is_plain_cross_entropy_with_the_layer_in_the_graph():
-    model = noisy_vit(NoiseConfig(warmup_epochs=2)).train()
+    model = noisy_vit(NoiseConfig(warmup_epochs=2, init="identity", class_balance=0.0, rescue_below=0.0)).train()
     images, labels = batch()
     model.set_epoch(1)
     out = model(images, labels=labels)
@@ -228,6 +228,24 @@ def test_the_warm_up_is_plain_cross_entropy_with_the_layer_in_the_graph():
     out = model(images, labels=labels)
     assert not model.in_warmup
     assert out.loss.item() == pytest.approx(F.nll_loss(out.noisy_log_probs, labels).item())
+
+
+def test_a_new_epoch_gives_the_layer_the_counts_of_the_last_one():
+    model = noisy_vit(NoiseConfig(warmup_epochs=1)).train()
+    images, labels = batch()
+    start = model.noise_layer.weight.clone()
+    model.set_epoch(0)
+    predicted = model(images, labels=labels).logits.argmax(dim=1)
+    model.set_epoch(0)  # the same epoch: nothing is taken yet
+    assert torch.equal(model.noise_layer.weight, start)
+    model.set_epoch(1)
+    counts = torch.zeros(3, 3).index_put_((predicted, labels), torch.ones(len(labels)), accumulate=True)
+    expected = NoiseLayer(model.noise_layer.config)
+    expected.follow(counts)
+    assert not torch.equal(model.noise_layer.weight, start)
+    torch.testing.assert_close(model.noise_layer.weight, expected.weight)
+    torch.testing.assert_close(model.noise_layer.label_weights, expected.label_weights)
+    assert model.label_counts is None
 
 
 def test_soft_labels_stand_on_the_noisy_side():

@@ -26,6 +26,10 @@ EYE = [[1.0, 0.0], [0.0, 1.0]]
         ("trainable", 1),
         ("warmup_epochs", -1),
         ("warmup_epochs", 2.5),
+        ("warmup_epochs", "long"),
+        ("init", "random"),
+        ("class_balance", 1.5),
+        ("rescue_below", 1.0),
         ("clean_loss_weight", 1.5),
         ("lr_scale", -1.0),
         ("transition_matrix", [[0.5, 0.4], [0.0, 1.0]]),
@@ -44,6 +48,45 @@ def test_round_trip_through_json():
         2, noise_type="stochastic", dropout=0.3, transition_matrix=EYE, warmup_epochs=0, init_scale=2.0
     )
     assert NoiseConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_what_an_older_description_did_not_know_is_as_it_was():
+    old = NoiseConfig.from_dict({"num_classes": 3, "warmup_epochs": 5, "format_version": 1})
+    assert old == NoiseConfig(3, warmup_epochs=5, init="identity", class_balance=0.0, rescue_below=0.0)
+    assert NoiseConfig.from_dict({"num_classes": 3}) == NoiseConfig(3)
+
+
+def test_the_published_layer_is_one_line_away():
+    paper = NoiseConfig.paper(100)
+    assert (paper.start_scale(), paper.dropout, paper.dropout_on) == (1.0, 0.1, "output")
+    assert (paper.warmup_epochs, paper.lr_scale, paper.clean_loss_weight) == (0, 1.0, 0.0)
+    assert not paper.follows_counts and not paper.class_balance and not paper.rescue_below
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps_per_epoch", "warmup"),
+    [
+        (60, 10, 15),  # 150 steps
+        (20, 422, 2),  # a tenth
+        (12, 84, 2),
+        (90, 5000, 9),
+        (60, 3, 30),  # half of a short training
+        (2, 1000, 1),
+        (1, 1000, 1),  # all of it, of which a notice tells
+        (math.inf, 100, 2),
+        (0, math.inf, 1),
+    ],
+)
+def test_the_automatic_warm_up(epochs, steps_per_epoch, warmup):
+    assert NoiseConfig().warmup_for(epochs, steps_per_epoch) == warmup
+    assert NoiseConfig(warmup_epochs=7).warmup_for(epochs, steps_per_epoch) == 7
+
+
+def test_a_matrix_may_lie_in_a_file(tmp_path):
+    (tmp_path / "T.csv").write_text("0.9,0.1\n0.2,0.8\n", encoding="utf-8")
+    assert NoiseConfig(transition_matrix=str(tmp_path / "T.csv")).transition_matrix == [[0.9, 0.1], [0.2, 0.8]]
+    with pytest.raises(ValueError, match=r"missing\.csv"):
+        NoiseConfig(transition_matrix=str(tmp_path / "missing.csv"))
 
 
 def test_unknown_keys_are_named_with_a_near_one_and_ignored_from_a_newer_version():
