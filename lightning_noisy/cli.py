@@ -1,4 +1,4 @@
-"""The console script ``lightning-noisy``: fit, validate, test and predict through LightningCLI; export and push."""
+"""The console script ``lightning-noisy``: LightningCLI's fit, validate, test and predict; export, push and noise."""
 
 import errno
 import signal
@@ -16,8 +16,9 @@ from lightning_noisy.launching import launching_sentence, other_processes, own_f
 from lightning_noisy.training.artifacts import PredictionFile, RunFiles
 
 DESCRIPTION = (
-    "Fine-tune an image classifier on partly wrong labels and keep a clean model. Two more commands publish what a fit "
-    f"has left: `{PROGRAM} export --help` and `{PROGRAM} push --help`."
+    "Fine-tune an image classifier on partly wrong labels and keep a clean model. Three more commands work on what a "
+    f"fit has left: `{PROGRAM} noise --help` tells what is wrong with the labels, `{PROGRAM} export --help` and "
+    f"`{PROGRAM} push --help` publish the model."
 )
 DEFAULT_SEED = 0
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -1,5 +1,6 @@
 """The situations of the denoising benchmark: data, their noisy labels, and the network that is trained on them."""
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -7,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from cifar_features import WEIGHTS, build_backbone
+from PIL import Image
+from prepare_data import FILES, LABELS
 from torch import Tensor, nn
 
 from lightning_noisy.noise.synthetic import corrupt_labels, transition_matrix_from_spec
@@ -107,15 +111,26 @@ def cifar_cell(labels: str, seed: int, data_dir: Path, hidden: tuple[int, ...] =
     train, test = features["train"], features["test"]
     clean = features["clean"]
     noisy = features["worse" if labels == "worse-matrix" else labels]
-    counts = torch.zeros(10, 10, dtype=torch.float64)
-    counts.index_put_((clean, noisy), torch.ones(len(clean), dtype=torch.float64), accumulate=True)
-    matrix = counts / counts.sum(dim=1, keepdim=True)
+    matrix = _matrix_of(clean, noisy)
     if labels == "worse-matrix":
         noisy = torch.from_numpy(corrupt_labels(clean.numpy(), matrix, seed))
     rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:IMAGES]
     network = partial(mlp, train.shape[1], list(hidden), 10)
     parts = (train[rows], noisy[rows], clean[rows], test, features["test_clean"], matrix)
     return Cell(*parts, network=network, epochs=12)
+
+
+def fine_tuning_cell(labels: str, seed: int, data_dir: Path) -> Cell:
+    """CIFAR-10N at 64 px, 6,000 images: the whole pretrained backbone is trained, 8 epochs of batches of 64."""
+    columns, read_train = _cifar_images(data_dir / FILES["cifar10n_train"])
+    test_columns, read_test = _cifar_images(data_dir / FILES["cifar10_test"])
+    rows = torch.randperm(len(columns["clean"]), generator=torch.Generator().manual_seed(seed))[:6000]
+    test_rows = torch.arange(2000)
+    clean, noisy = columns["clean"], columns[labels]
+    return Cell(
+        read_train(rows), noisy[rows], clean[rows], read_test(test_rows), test_columns["clean"][test_rows],
+        _matrix_of(clean, noisy), partial(_pretrained, data_dir / WEIGHTS), epochs=8, batch_size=64,
+    )  # fmt: skip
 
 
 def gaussian_cell(noise: str, seed: int, data_dir: Path) -> Cell:
@@ -144,6 +159,7 @@ CELLS: dict[str, Callable[[int, Path], Cell]] = {
         for head, hidden in {"linear": (), "mlp": (256,)}.items()
         for labels in ("clean", "aggre", "random1", "worse", "worse-matrix")
     },
+    **{f"cifar10n {labels}, fine-tuning": partial(fine_tuning_cell, labels) for labels in ("clean", "worse")},
     **{f"100 clouds {noise}": partial(gaussian_cell, noise) for noise in ("uniform:0", "uniform:0.5", "pair:0.3")},
 }
 
@@ -161,6 +177,39 @@ def _to_tensors(train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, te
     images = [torch.from_numpy(x).float() for x in (train_x, test_x)]
     labels = [torch.from_numpy(y).long() for y in (train_y, test_y)]
     return images[0], labels[0], images[1], labels[1]
+
+
+def _matrix_of(clean: Tensor, noisy: Tensor) -> Tensor:
+    counts = torch.zeros(10, 10, dtype=torch.float64)
+    counts.index_put_((clean, noisy), torch.ones(len(clean), dtype=torch.float64), accumulate=True)
+    return counts / counts.sum(dim=1, keepdim=True)
+
+
+class _Scaled(nn.Module):
+    """Bytes (B, 3, H, W) -> [-1, 1], what the pretrained backbone takes."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.float() / 127.5 - 1
+
+
+def _pretrained(weights: Path) -> nn.Module:
+    backbone = build_backbone(weights)
+    return nn.Sequential(_Scaled(), backbone, nn.Linear(backbone.num_features, 10))
+
+
+@cache
+def _cifar_images(file: Path) -> tuple[dict[str, Tensor], Callable[[Tensor], Tensor]]:
+    """Label columns, and what reads rows (N,) -> (N, 3, 64, 64) uint8."""
+    with np.load(file, allow_pickle=False) as arrays:
+        data, offset = arrays["jpeg"].tobytes(), arrays["offset"]
+        columns = {name: torch.from_numpy(arrays[name].astype(np.int64)) for name in LABELS if name in arrays}
+
+    def read(rows: Tensor) -> Tensor:
+        images = [Image.open(io.BytesIO(data[offset[row] : offset[row + 1]])) for row in rows.tolist()]
+        pixels = [np.asarray(image.convert("RGB").resize((64, 64), Image.BICUBIC)) for image in images]
+        return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
+
+    return columns, read
 
 
 @cache

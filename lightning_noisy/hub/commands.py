@@ -1,4 +1,4 @@
-"""``lightning-noisy export`` and ``lightning-noisy push``."""
+"""``lightning-noisy export``, ``lightning-noisy push`` and ``lightning-noisy noise``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +11,13 @@ from rich.table import Table
 
 from lightning_noisy.cli_parser import PROGRAM, OneSentenceErrors
 from lightning_noisy.hub.export import export_clean
+from lightning_noisy.hub.noise_report import noise_of_checkpoint, show_noise, write_noise
 from lightning_noisy.hub.push import PushReport, push_clean
 
 COMMANDS = {
     "export": "Write the clean model of a checkpoint into a folder that plain timm or transformers loads.",
     "push": "Push the clean model of a checkpoint, or a folder that `export` wrote, to the Hub in one commit.",
+    "noise": "Tell how many training labels are wrong, in which classes, and which are confused; as CSV and PNG too.",
 }
 
 
@@ -33,6 +35,8 @@ def run(arguments: Sequence[str]) -> None:
     if command == "export":
         directory = export_clean(model, options.pop("output"), **options)
         _show_files(console, f"Written to {directory}", _sizes(directory))
+    elif command == "noise":
+        _noise(console, model, options["output"], options["most_pairs"])
     else:
         _show_push(console, push_clean(model, **options))
 
@@ -42,6 +46,10 @@ def _parser(command: str) -> Parser:
     add = parser.add_argument
     add("--config", action="config", help="A YAML file with these options.")
     add("--ckpt_path", type=str, required=True, help="A checkpoint: a file, a folder, or FSDP shards.")
+    if command == "noise":
+        add("--output", type=str, help="A folder for transition_matrix.csv, classes.csv, pairs.csv and noise.png.")
+        add("--most_pairs", type=int, default=10, help="How many of the most confused pairs to name.")
+        return parser
     if command == "export":
         add("--output", type=str, required=True, help="The folder to write to.")
         add("--overwrite", action="store_true", help="Replace files in a folder that is not empty.")
@@ -61,6 +69,16 @@ def _parser(command: str) -> Parser:
     add("--datasets", type=list[str], help="The repositories of its data, if the training does not know them.")
     add("--metrics", type=dict[str, float], help="More metrics for the card, such as {test/accuracy_clean: 0.88}.")
     return parser
+
+
+def _noise(console: Console, ckpt_path: str, output: str | None, most_pairs: int) -> None:
+    estimate, class_names = noise_of_checkpoint(ckpt_path, most_pairs)
+    show_noise(console, estimate)
+    if output is None:
+        console.print("--output DIR writes all of it as CSV, and the transition matrix as a picture.", highlight=False)
+    else:
+        files = write_noise(output, estimate, class_names)
+        _show_files(console, f"Written to {output}", {path.name: path.stat().st_size for path in files})
 
 
 def _sizes(directory: Path) -> dict[str, int]:
