@@ -35,7 +35,9 @@ class Options:
     )
     label_column: str = field(default="label", metadata={"help": "The column of the given labels."})
     clean_label_column: str | None = field(default=None, metadata={"help": "Checked labels, for the evaluation only."})
-    warmup_epochs_of_noise: int = field(default=3, metadata={"help": "Epochs of cross-entropy before the layer acts."})
+    warmup_epochs_of_noise: int | None = field(
+        default=None, metadata={"help": "Epochs of cross-entropy before the layer acts; worked out by default."}
+    )
     augmentation: bool = field(default=True, metadata={"help": "Crop, flip and recolour the training images."})
     cross_entropy: bool = field(default=False, metadata={"help": "Train without a noise layer, to compare."})
     license: str | None = field(default=None, metadata={"help": "Of the clean model, which is then exported."})
@@ -84,7 +86,7 @@ def run(arguments: list[str]) -> dict[str, float]:
     torch.manual_seed(args.seed)  # of a new head
     model = NoisyForImageClassification.from_backbone(
         options.backbone,
-        noise=None if options.cross_entropy else NoiseConfig(warmup_epochs=options.warmup_epochs_of_noise),
+        noise=None if options.cross_entropy else NoiseConfig(warmup_epochs=options.warmup_epochs_of_noise or "auto"),
         id2label=dict(enumerate(names)),
     )
     splits = prepare(data, model, options)

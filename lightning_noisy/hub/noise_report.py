@@ -36,7 +36,7 @@ def noise_of_checkpoint(path: str | Path, most_pairs: int = 10) -> tuple[NoiseEs
     if estimate is None:
         raise ValueError(
             f"Expected `ckpt_path` to be a training with a noise layer, but {str(path)!r} has none: plain cross-"
-            "entropy memorises wrong labels and says nothing about them. Train with `model.noise`, or point to another one."
+            "entropy memorises wrong labels and says nothing about them. Train with `model.noise`, or name another."
         )
     return estimate, trained.class_names
 

@@ -19,6 +19,7 @@ BEFORE_COUNTS: dict[str, Any] = {"init": "identity", "class_balance": 0.0, "resc
 """What a description of format 1, which knows no counts, meant."""
 AUTO_WARMUP_SHARE = 0.1
 AUTO_WARMUP_STEPS = 150
+AUTO_WARMUP_MOST = 0.25
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class NoiseConfig:
             sum to one, ``T[i][j] = P(noisy=j | clean=i)``, or the path of a CSV file with them. Zeros stay zeros: give
             small numbers to what is learned.
         warmup_epochs: Epochs of plain cross-entropy before the noise layer acts; prevents the loss of a class.
-            ``"auto"`` is a tenth of the training, but 150 optimizer steps at least and half of the training at most.
+            ``"auto"`` is a tenth of the training, at least 150 optimizer steps, and at most a quarter of the training.
         clean_loss_weight: Share ``β`` of plain cross-entropy kept after the warm-up,
             ``(1 - β) · NLL(noisy) + β · NLL(clean)``; in ``[0, 1]``.
         lr_scale: Learning rate of the noise layer relative to the network's.
@@ -106,7 +107,9 @@ class NoiseConfig:
         enough = AUTO_WARMUP_STEPS / max(steps_per_epoch, 1)
         if not math.isfinite(epochs):
             return max(1, math.ceil(enough))
-        return max(1, min(math.floor(epochs / 2), math.ceil(max(AUTO_WARMUP_SHARE * epochs, enough) - 1e-9)))
+        return max(
+            1, min(math.floor(AUTO_WARMUP_MOST * epochs), math.ceil(max(AUTO_WARMUP_SHARE * epochs, enough) - 1e-9))
+        )
 
     def start_scale(self) -> float:
         """The number that multiplies the identity at the start.

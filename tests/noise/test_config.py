@@ -70,7 +70,7 @@ def test_the_published_layer_is_one_line_away():
         (20, 422, 2),  # a tenth
         (12, 84, 2),
         (90, 5000, 9),
-        (60, 3, 30),  # half of a short training
+        (60, 3, 15),  # a quarter of a short training
         (2, 1000, 1),
         (1, 1000, 1),  # all of it, of which a notice tells
         (math.inf, 100, 2),
