@@ -84,9 +84,10 @@ def run(arguments: list[str]) -> dict[str, float]:
     args.remove_unused_columns = False  # the transform needs the image column
     data, names = load_data(options)
     torch.manual_seed(args.seed)  # of a new head
+    warmup_epochs = "auto" if options.warmup_epochs_of_noise is None else options.warmup_epochs_of_noise
     model = NoisyForImageClassification.from_backbone(
         options.backbone,
-        noise=None if options.cross_entropy else NoiseConfig(warmup_epochs=options.warmup_epochs_of_noise or "auto"),
+        noise=None if options.cross_entropy else NoiseConfig(warmup_epochs=warmup_epochs),
         id2label=dict(enumerate(names)),
     )
     splits = prepare(data, model, options)

@@ -1,5 +1,6 @@
 """The denoising benchmark: its competitors' losses against formulas, and that it runs."""
 
+import functools
 import importlib
 import json
 import subprocess
@@ -32,7 +33,7 @@ def batch():
 
 
 def build(kind):
-    return kind(4, 6, 8, torch.eye(4, dtype=torch.float64))
+    return kind(4, 6, 8, 3, torch.eye(4, dtype=torch.float64))
 
 
 def test_losses_are_their_formulas(methods, batch):
@@ -63,6 +64,54 @@ def test_estimates_start_when_the_warm_up_is_over(methods, batch):
         assert not torch.allclose(method.transition_matrix(), before)
 
 
+def test_ours_takes_the_counts_of_an_epoch_in_the_next_one(methods, batch):
+    logits, labels = (torch.from_numpy(part) for part in batch)
+    method = build(methods.Ours)  # 8 epochs of 3 steps: a quarter of them is the warm-up
+    start = method.layer.weight.clone()
+    for epoch in (0, 1):
+        method.loss(logits, labels, torch.arange(6), epoch)
+        assert torch.equal(method.layer.weight, start)
+    method.loss(logits, labels, torch.arange(6), 2)
+    counts = np.zeros((4, 4))
+    np.add.at(counts, (logits.argmax(dim=1).numpy(), labels.numpy()), 1)
+    smoothed = (counts + 0.25) / (counts + 0.25).sum(axis=1, keepdims=True)
+    expected = 4 * smoothed.T / np.trace(smoothed)
+    np.testing.assert_allclose(method.layer.weight.detach().numpy(), expected, rtol=1e-5)
+    assert method.transition_matrix().sum(dim=1).numpy() == pytest.approx(1)
+
+
+def test_cleanlab_drops_wrong_labels_of_classes_that_are_easy_to_tell(methods):
+    cells, pruning = (importlib.import_module(f"denoising.{name}") for name in ("cells", "cleanlab_pruning"))
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.arange(600) % 3
+    images = torch.eye(3)[clean] * 5 + torch.randn(600, 3, generator=generator)
+    noisy = torch.where(torch.rand(600, generator=generator) < 0.2, (clean + 1) % 3, clean)
+    network = functools.partial(cells.mlp, 3, [], 3)
+    truth = torch.eye(3, dtype=torch.float64)
+    cell = cells.Cell(images, noisy, clean, images, clean, truth, network, epochs=10, learning_rate=0.05)
+    kept = pruning.CleanlabPruning.choose(cell, torch.arange(600), seed=0)
+    assert (noisy != clean).double().mean() > 0.15 and len(kept) > 400
+    assert (noisy[kept] != clean[kept]).double().mean() < 0.03
+
+
+def test_the_gap_is_measured_against_the_same_cell_without_noise(methods):
+    report = importlib.import_module("denoising.report")
+    names = [
+        "digits uniform:0",
+        "digits pair:0.4",
+        "cifar10n clean, mlp",
+        "cifar10n clean, linear",
+        "cifar10n worse, mlp",
+    ]
+    assert report.clean_twin("digits pair:0.4", names) == "digits uniform:0"
+    assert report.clean_twin("cifar10n worse, mlp", names) == "cifar10n clean, mlp"
+    accuracies = {("digits uniform:0", "cross-entropy"): 0.9, ("digits pair:0.4", "cross-entropy"): 0.5}
+    accuracies["digits pair:0.4", "noise layer"] = 0.8
+    results = {key: [{"last": value}] for key, value in accuracies.items()}
+    assert report.gap(results, "digits pair:0.4", names, "noise layer") == "75%"
+    assert report.gap(results, "digits uniform:0", names, "cross-entropy") == ""
+
+
 @pytest.mark.slow
 def test_it_runs_and_repeats_nothing(tmp_path):
     output = tmp_path / "results.jsonl"
@@ -73,3 +122,4 @@ def test_it_runs_and_repeats_nothing(tmp_path):
     lines = [json.loads(line) for line in output.open()]
     assert len(lines) == 4 and all(0.3 < line["last"] <= 1 for line in lines)
     assert output.with_suffix(".png").is_file()
+    assert "| digits pair:0.4 | 1 |" in output.with_suffix(".md").read_text(encoding="utf-8")

@@ -194,8 +194,8 @@ class VolMinNet(ByNoiseLayer):
 class Published(ByNoiseLayer):
     """The layer exactly as published. Source: Jindal, Nokleby, Chen 2016, arXiv 1705.03419."""
 
-    def __init__(self, *args):
-        super().__init__(*args, **asdict(NoiseConfig.paper()))
+    def __init__(self, *args, **settings):
+        super().__init__(*args, **{**asdict(NoiseConfig.paper()), **settings})
 
 
 class Ours(ByNoiseLayer):

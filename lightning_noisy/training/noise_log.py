@@ -29,8 +29,9 @@ class NoiseLog(L.Callback):
 
     At the end of every epoch, for every logger: ``train/loss_clean``, the mean cross-entropy of the clean logits
     against the labels that were trained on; ``noise/entropy``, the mean entropy of the rows of the learned transition
-    matrix in nats; ``noise/distance_to_truth``, the mean total variation distance of its rows to the true ones, where
-    the data module knows them; ``images_per_second`` of all processes, without validation; ``gpu_memory_gb``, the
+    matrix in nats; ``noise/distance_to_truth``, the mean total variation distance of the estimate's rows to the true
+    ones, where the data module knows them (the estimate is counted in this epoch where the layer follows counts, else
+    learned); ``images_per_second`` of all processes, without validation; ``gpu_memory_gb``, the
     largest memory in use so far on the first GPU, in units of 10⁹ bytes.
 
     For W&B and TensorBoard also ``noise/matrix``, the learned matrix as a heatmap, and at the end
@@ -90,7 +91,7 @@ class NoiseLog(L.Callback):
         self._mark = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        values = {**self._speed_and_loss(pl_module), **self._noise(pl_module)}
+        values = {**self._speed_and_loss(pl_module), **self._noise(trainer, pl_module)}
         if pl_module.device.type == "cuda":
             values["gpu_memory_gb"] = torch.cuda.max_memory_allocated(pl_module.device) / 1e9
         for name, value in values.items():
@@ -103,8 +104,7 @@ class NoiseLog(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if self._epoch_drawn != trainer.current_epoch - 1:  # Lightning has counted on
             self._draw_matrix(trainer, pl_module)
-        guard = next((c for c in getattr(trainer, "callbacks", []) if isinstance(c, ClassCollapseGuard)), None)
-        counts = None if guard is None else guard.label_counts
+        counts = _label_counts(trainer)
         if counts is not None and trainer.is_global_zero:
             heading = "counted: predicted class → given label"
             _log_matrix(trainer, pl_module, "noise/label_counts", heading, counts_to_shares(counts), counts)
@@ -141,13 +141,15 @@ class NoiseLog(L.Callback):
         loss, images = losses.tolist()
         return {"train/loss_clean": loss / images, "images_per_second": images / max(self._seconds, 1e-9)}
 
-    def _noise(self, pl_module: Any) -> dict[str, float]:
+    def _noise(self, trainer: L.Trainer, pl_module: Any) -> dict[str, float]:
         if pl_module.noise_layer is None:
             return {}
         learned = self._learned_matrix = pl_module.noise_layer.transition_matrix().cpu()
         values = {"noise/entropy": mean_row_entropy(learned)}
         if self._true_matrix is not None:
-            values["noise/distance_to_truth"] = mean_row_distance(learned, self._true_matrix)
+            counts = _label_counts(trainer) if pl_module.noise_layer.config.follows_counts else None
+            estimate = learned if counts is None else counts_to_shares(counts)
+            values["noise/distance_to_truth"] = mean_row_distance(estimate, self._true_matrix)
         return values
 
     def _draw_matrix(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -155,6 +157,12 @@ class NoiseLog(L.Callback):
         if self._learned_matrix is not None and trainer.is_global_zero:
             heading = "learned by the noise layer"
             _log_matrix(trainer, pl_module, "noise/matrix", heading, self._learned_matrix, self._learned_matrix)
+
+
+def _label_counts(trainer: Any) -> Tensor | None:
+    """(K, K) of the last epoch, as the guard has summed them over the processes."""
+    guard = next((c for c in getattr(trainer, "callbacks", []) if isinstance(c, ClassCollapseGuard)), None)
+    return None if guard is None else guard.label_counts
 
 
 def _log_matrix(

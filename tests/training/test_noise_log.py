@@ -15,6 +15,7 @@ from lightning_noisy import NoiseConfig, NoisyImageClassifier, NoisyImageDataMod
 from lightning_noisy.noise.matrix import mean_row_distance, mean_row_entropy
 from lightning_noisy.training import noise_log, summary
 from lightning_noisy.training.artifacts import RunFiles
+from lightning_noisy.training.guards import ClassCollapseGuard
 from lightning_noisy.training.noise_log import NoiseLog
 
 from .test_mixin import QUIET, OwnModule, loader
@@ -92,7 +93,7 @@ def test_plain_cross_entropy_logs_its_loss_and_no_matrix(tmp_path):
     assert not {"noise/entropy", "noise/distance_to_truth"} & set(trainer.callback_metrics)
 
 
-def small_classifier(photos, **options):
+def small_classifier(photos, init="confusion", **options):
     data = NoisyImageDataModule(str(photos), image_size=16, batch_size=12, num_workers=0, val_fraction=0.25, **options)
     model = NoisyImageClassifier(
         "timm:test_vit",
@@ -101,16 +102,21 @@ def small_classifier(photos, **options):
         pretrained=False,
         image_size=16,
         backbone_kwargs={"patch_size": 4},
-        noise={"warmup_epochs": 1},
+        noise={"warmup_epochs": 1, "init": init},
     )
     return model, data
 
 
-def test_the_distance_to_the_true_matrix(photos):
-    model, data = small_classifier(photos, noise="pair:0.2")
-    trainer = L.Trainer(max_epochs=2, **QUIET)
+@pytest.mark.parametrize("init", ["confusion", "identity"])
+def test_the_distance_of_the_estimate_to_the_true_matrix(photos, init):
+    model, data = small_classifier(photos, noise="pair:0.2", init=init)
+    guard = ClassCollapseGuard()
+    trainer = L.Trainer(max_epochs=2, callbacks=[guard], **QUIET)
     trainer.fit(model, data)
     learned = model.noise_layer.transition_matrix().double().numpy()
+    if init == "confusion":
+        counts = guard.label_counts.numpy() + 1e-12  # a class that is never predicted: an even row
+        learned = counts / counts.sum(axis=1, keepdims=True)
     truth = 0.8 * np.eye(3) + 0.2 * np.roll(np.eye(3), 1, axis=1)
     expected = 0.5 * np.abs(learned - truth).sum(axis=1).mean()
     assert trainer.callback_metrics["noise/distance_to_truth"].item() == pytest.approx(expected, rel=1e-5)
