@@ -6,7 +6,8 @@
 
 Every method trains the same network on the same labels, with the same optimizer and the same number of epochs. Clean
 test accuracy is that of the last epoch, and of the epoch with the best accuracy on held-out *noisy* labels. A training
-that is already in the results file is not repeated.
+that is already in the results file is not repeated. `--methods "without counting" "without balancing" "without rescue"
+"one epoch of warm-up"` adds the default without one of its parts.
 """
 
 import argparse
@@ -16,19 +17,21 @@ from pathlib import Path
 import torch
 from denoising.cells import CELLS
 from denoising.cleanlab_pruning import CleanlabPruning
+from denoising.methods import ABLATIONS
 from denoising.methods import METHODS as ONE_TRAINING
 from denoising.report import REFERENCE, collect, draw, show, write_tables
 from denoising.training import train
 
 HERE = Path(__file__).parent
 METHODS = {**ONE_TRAINING, "cleanlab": CleanlabPruning}
+ALL = {**METHODS, **ABLATIONS}
 
 
 def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="folder with mnist/ and CIFAR-10N features")
     parser.add_argument("--cells", default="", help="only the cells whose names contain this")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), metavar="METHOD")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(ALL), metavar="METHOD")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0 on")
     parser.add_argument("--threads", type=int, default=1, help="of torch; times are those of the processor")
     parser.add_argument("--quick", action="store_true", help="a smoke run; not kept by default")
@@ -55,13 +58,13 @@ def main(arguments: list[str] | None = None) -> None:
             for method in options.methods:
                 if (cell, method, seed) in done:
                     continue
-                measured = train(CELLS[cell](seed, options.data_dir), METHODS[method], seed)
+                measured = train(CELLS[cell](seed, options.data_dir), ALL[method], seed)
                 lines.append({"cell": cell, "method": method, "seed": seed, **measured})
                 with options.output.open("a") as file:
                     file.write(json.dumps(lines[-1]) + "\n")
     results, shown = collect(lines), [name for name in CELLS if any(line["cell"] == name for line in lines)]
     show(results, cells, list(METHODS))
-    write_tables(results, shown, list(METHODS), options.output.with_suffix(".md"))
+    write_tables(results, shown, list(ALL), options.output.with_suffix(".md"))
     draw(results, shown, list(METHODS), options.output.with_suffix(".png"))
 
 

@@ -205,6 +205,42 @@ class Ours(ByNoiseLayer):
         return counts_to_shares(self.counts.double())
 
 
+class WithoutCounting(Ours):
+    """The default whose matrix starts at the identity and is learned by gradients alone."""
+
+    def __init__(self, *args):
+        super().__init__(*args, init="identity")
+
+
+class WithoutBalancing(Ours):
+    """The default with the same weight for all labels."""
+
+    def __init__(self, *args):
+        super().__init__(*args, class_balance=0.0)
+
+
+class WithoutRescue(Ours):
+    """The default that lets classes go."""
+
+    def __init__(self, *args):
+        super().__init__(*args, rescue_below=0.0)
+
+
+class ShortWarmup(Ours):
+    """The default with one epoch of warm-up."""
+
+    def __init__(self, *args):
+        super().__init__(*args, warmup_epochs=1)
+
+
+ABLATIONS: dict[str, type[Method]] = {
+    "without counting": WithoutCounting,
+    "without balancing": WithoutBalancing,
+    "without rescue": WithoutRescue,
+    "one epoch of warm-up": ShortWarmup,
+}
+"""The default without one of its parts; only trained where they are asked for by name."""
+
 METHODS: dict[str, type[Method]] = {
     "cross-entropy": Method,
     "label smoothing": LabelSmoothing,
