@@ -278,6 +278,7 @@ def test_a_pretrained_backbone_on_human_label_noise(shared_data, tmp_path):
         "--data.num_workers=0",
         "--data.batch_size=50",
         "--model.lr_warmup_steps=5",
+        "--model.noise.warmup_epochs=3",
     ]
     cli = main(["fit", "--config", str(RECIPES / "cifar10n.yaml"), *SMALL, *options, "--trainer.max_epochs=4"])
     assert cli.datamodule.class_names[:2] == ["airplane", "automobile"]
