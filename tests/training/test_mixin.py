@@ -101,6 +101,7 @@ def test_a_batch_without_any_label_is_in_the_graph_with_no_gradient():
 
 
 def test_the_warm_up_ends_at_its_epoch_in_a_real_fit():
+    torch.manual_seed(0)
     by_hand = {"init": "identity", "class_balance": 0.0, "rescue_below": 0.0}
     module = OwnModule(NoiseConfig(3, warmup_epochs=2, dropout=0.0, **by_hand))
     module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=0.0)
