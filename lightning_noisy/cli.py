@@ -1,35 +1,50 @@
-"""The console script ``lightning-noisy``: LightningCLI's fit, validate, test and predict; export, push and noise."""
+"""The console script ``lightning-noisy``: LightningCLI's fit, validate, test, predict, and what comes after a fit."""
 
 import errno
+import os
 import signal
 import sys
+from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as L
+import yaml
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch.distributed import DistNetworkError
 
 from lightning_noisy import __version__
+from lightning_noisy.audit import commands as audit_commands
 from lightning_noisy.cli_parser import PROGRAM, OneSentenceErrors, is_debugging, one_sentence
 from lightning_noisy.hub import PushError, commands
 from lightning_noisy.launching import launching_sentence, other_processes, own_file
 from lightning_noisy.training.artifacts import PredictionFile, RunFiles
+from lightning_noisy.training.checkpoint_io import LastCheckpoint
+from lightning_noisy.training.record import CONFIG_KEY
 
 DESCRIPTION = (
-    "Fine-tune an image classifier on partly wrong labels and keep a clean model. Three more commands work on what a "
-    f"fit has left: `{PROGRAM} noise --help` tells what is wrong with the labels, `{PROGRAM} export --help` and "
-    f"`{PROGRAM} push --help` publish the model."
+    "Fine-tune an image classifier on partly wrong labels and keep a clean model. More commands work on what a fit has "
+    f"left: `{PROGRAM} audit --help` finds the labels that are wrong and `{PROGRAM} apply --help` corrects them, "
+    f"`{PROGRAM} noise --help` tells how many they are, `{PROGRAM} export --help` and `{PROGRAM} push --help` publish "
+    "the model."
 )
 DEFAULT_SEED = 0
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class SaveFitConfig(SaveConfigCallback):
-    """Writes ``config.yaml`` beside the logs of a fit; the other subcommands leave that file alone."""
+    """Writes ``config.yaml`` beside the logs of a fit, and what an audit needs of it into the checkpoints.
+
+    The other subcommands leave that file alone.
+    """
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit":
             super().setup(trainer, pl_module, stage)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        called = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        checkpoint[CONFIG_KEY] = audit_commands.kept_config(called)
 
 
 class NoisyCLI(LightningCLI):
@@ -84,11 +99,34 @@ def main(args: ArgsType = None, run: bool = True) -> NoisyCLI:
         )
 
 
+def train_fold(config: dict[str, Any], datamodule: L.LightningDataModule, directory: Path) -> L.LightningModule:
+    """Trains as a ``fit`` with this config would, on other images; goes on where a killed one in ``directory`` was.
+
+    Args:
+        config: ``model``, ``data``, ``trainer`` and ``seed_everything``.
+        datamodule: The images.
+        directory: For the files of the training.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    trainer = {**config["trainer"], "default_root_dir": str(directory), "logger": False, "enable_checkpointing": True}
+    path = directory / f"config-{os.getpid()}.yaml"
+    path.write_text(yaml.safe_dump({**config, "trainer": trainer}), encoding="utf-8")
+    cli = main(["--config", str(path), f"--run_files.directory={directory}"], run=False)
+    callbacks: list[L.Callback] = cli.trainer.callbacks  # type: ignore[attr-defined]
+    callbacks.append(LastCheckpoint(dirpath=str(directory)))
+    last = directory / "last.ckpt"
+    cli.trainer.fit(cli.model, datamodule, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
+    return cli.model
+
+
 def console_script() -> None:
     """What the shell calls: a mistake in the data or the options ends in its sentence, without a traceback."""
     try:
         if sys.argv[1:2] and sys.argv[1] in commands.COMMANDS:
             commands.run(sys.argv[1:])
+        elif sys.argv[1:2] and sys.argv[1] in audit_commands.COMMANDS:
+            with own_file():
+                audit_commands.run(sys.argv[1:], train_fold)
         else:
             main()
     except SIGTERMException:

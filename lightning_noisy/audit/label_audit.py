@@ -1,17 +1,26 @@
 """An audit as it lies in its folder: which labels are wrong, and what they should be."""
 
+import shutil
 import tempfile
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet
 
-from lightning_noisy.audit.summary import AuditSummary
+from lightning_noisy.audit.images import AuditImages
+from lightning_noisy.audit.source import read_again
+from lightning_noisy.audit.summary import SUMMARY_FILE, AuditSummary
 from lightning_noisy.data.table import LabelledImages
 
 AUDIT_FILE = "audit.parquet"
+PROBABILITIES_FILE = "probabilities.parquet"
 REPORT_FILE = "report.html"
+ISSUES_FILE = "issues.csv"
+READ_ROWS = 16_384
+"""Rows of the table in memory at a time where only the first ones are wanted."""
 SCHEMA = pa.schema(
     {
         "id": pa.string(),
@@ -39,18 +48,63 @@ class LabelAudit:
     Args:
         directory: What ``lightning-noisy audit`` wrote.
         splits: The images, where they are at hand; else they are read again from where they lay.
+        temporary: The temporary folder that ``directory`` is, to be kept as long as this object.
 
     Raises:
         ValueError: If there is no finished audit.
     """
 
-    def __init__(self, directory: str | Path, splits: dict[str, LabelledImages] | None = None) -> None:
+    def __init__(
+        self,
+        directory: str | Path,
+        splits: dict[str, LabelledImages] | None = None,
+        temporary: tempfile.TemporaryDirectory | None = None,
+    ) -> None:
         self.directory = Path(directory)
         self.summary = AuditSummary.read(self.directory)
         self._splits = splits
-        self._temporary: tempfile.TemporaryDirectory | None = None
+        self._temporary = temporary
 
     @cached_property
     def table(self) -> pa.Table:
         """All rows, in the columns of :data:`SCHEMA`."""
-        return pyarrow.parquet.read_table(self.directory / AUDIT_FILE)
+        return pyarrow.parquet.read_table(self.directory / AUDIT_FILE).cast(SCHEMA)
+
+    @cached_property
+    def images(self) -> AuditImages:
+        """Reads the images: those at hand, else from where they lay when the audit was made.
+
+        Raises:
+            ValueError: If they lie there no more, or are others.
+        """
+        return AuditImages(read_again(self.summary.source) if self._splits is None else self._splits)
+
+    def first_rows(self, most: int) -> list[dict[str, Any]]:
+        """The most suspicious rows, read without the others."""
+        head = pyarrow.dataset.dataset(self.directory / AUDIT_FILE).head(most, batch_size=READ_ROWS)
+        return head.to_pylist()
+
+    @property
+    def probabilities_path(self) -> Path:
+        """Where the posterior of all classes lies, if it was asked for: ``id`` and ``probabilities``, K numbers."""
+        return self.directory / PROBABILITIES_FILE
+
+    def write(self, directory: str | Path) -> Path:
+        """Copies all files of the audit into a folder, which is made, and works on there; what else lies there stays.
+
+        Raises:
+            ValueError: If another audit lies there.
+        """
+        target = Path(directory).expanduser()
+        if (target / SUMMARY_FILE).is_file() and AuditSummary.read(target).audit_id != self.summary.audit_id:
+            raise ValueError(
+                f"Expected argument `directory` to be a new folder, but {str(target)!r} holds another audit. Name "
+                "another folder, or remove this one."
+            )
+        target.mkdir(parents=True, exist_ok=True)
+        if target.resolve() != self.directory.resolve():
+            for path in (AUDIT_FILE, PROBABILITIES_FILE, ISSUES_FILE, REPORT_FILE, SUMMARY_FILE):  # the last says: all
+                if (self.directory / path).is_file():
+                    shutil.copyfile(self.directory / path, target / path)
+        self.directory = target
+        return target

@@ -18,7 +18,12 @@ Z_95 = 1.959964
 
 @dataclass(frozen=True)
 class Share:
-    """A share in [0, 1] and its 95% interval, which covers the drawing of the images alone."""
+    """An estimated share of wrong labels, in [0, 1], and between which it lies.
+
+    The estimate is the mean of ``1 - p_given``. ``low`` is the lower end of its 95% interval, for the drawing of the
+    images; ``high`` the upper end of that of ``1 - clean_probability``, which takes no label's word for anything. A
+    network that has learned wrong labels by heart sees too few all the same.
+    """
 
     value: float
     low: float
@@ -33,13 +38,30 @@ class ClassErrors:
         name: The class.
         images: How many carry its label.
         issues: How many of them are flagged.
-        errors: The share that is flagged.
+        errors: The estimated share of them that is wrong.
     """
 
     name: str
     images: int
     issues: int
     errors: Share
+
+
+@dataclass(frozen=True)
+class LabelSums:
+    """Sums over all images of an audit.
+
+    Args:
+        flagged: (K, K) integers ``[suggested label, given label]`` of the flagged images.
+        likeliest: (K, K) integers ``[most probable label, given label]`` of all images.
+        doubts: (K,) sum of ``1 - p_given`` by given label.
+        network_doubts: (K,) sum of ``1 - clean_probability`` by given label.
+    """
+
+    flagged: np.ndarray
+    likeliest: np.ndarray
+    doubts: np.ndarray
+    network_doubts: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -62,7 +84,7 @@ class AuditSummary:
         issues: How many are flagged.
         errors: The estimated share of wrong labels.
         classes: One for each class, in the order of ``class_names``.
-        transition_matrix: (K, K) estimated ``T``, rows the true class; from the suggested and the given labels.
+        transition_matrix: (K, K) estimated ``T``, rows the true class; from the most probable and the given labels.
         pairs: All pairs that are flagged, the most frequent first.
         folds: How many models gave out-of-sample probabilities; 0 is one model on its own training images.
         source: Where the images come from, to read them again: arguments of the data module.
@@ -114,44 +136,49 @@ class AuditSummary:
         )
 
 
-def summarise(
-    counts: np.ndarray, flagged: np.ndarray, class_names: Sequence[str], audit_id: str, **facts: Any
-) -> AuditSummary:
-    """From counts over all images.
+def summarise(sums: LabelSums, class_names: Sequence[str], audit_id: str, **facts: Any) -> AuditSummary:
+    """From sums over all images.
 
     Args:
-        counts: (K, K) integers ``[suggested label, given label]``.
-        flagged: (K, K) the same of the flagged images alone.
+        sums: Over all images.
         class_names: The K names.
         audit_id: As of :class:`AuditSummary`.
         **facts: ``folds`` and ``source`` of :class:`AuditSummary`.
     """
-    labelled, issues = counts.sum(axis=0), flagged.sum(axis=0)
-    sums = counts.sum(axis=1, keepdims=True)
-    matrix = np.where(sums > 0, counts / np.maximum(sums, 1), np.eye(len(counts)))
-    found = [SuspectPair(int(given), int(suggested), int(flagged[suggested, given]))
-             for suggested, given in np.argwhere(flagged)]  # fmt: skip
+    images, issues = sums.likeliest.sum(axis=0), sums.flagged.sum(axis=0)
+    predicted = sums.likeliest.sum(axis=1, keepdims=True)
+    matrix = np.where(predicted > 0, sums.likeliest / np.maximum(predicted, 1), np.eye(len(predicted)))
+    pairs = [
+        SuspectPair(int(given), int(suggested), int(sums.flagged[suggested, given]))
+        for suggested, given in np.argwhere(sums.flagged)
+    ]
     return AuditSummary(
         audit_id=audit_id,
         class_names=list(class_names),
-        images=int(counts.sum()),
+        images=int(images.sum()),
         issues=int(issues.sum()),
-        errors=wilson(int(issues.sum()), int(counts.sum())),
+        errors=_errors(sums.doubts.sum(), sums.network_doubts.sum(), images.sum()),
         classes=[
-            ClassErrors(name, int(total), int(wrong), wilson(int(wrong), int(total)))
-            for name, total, wrong in zip(class_names, labelled, issues, strict=True)
+            ClassErrors(name, int(images[label]), int(issues[label]), _errors(*doubts, images[label]))
+            for label, (name, *doubts) in enumerate(zip(class_names, sums.doubts, sums.network_doubts, strict=True))
         ],
         transition_matrix=matrix.tolist(),
-        pairs=sorted(found, key=lambda pair: (-pair.count, pair.given, pair.suggested)),
+        pairs=sorted(pairs, key=lambda pair: (-pair.count, pair.given, pair.suggested)),
         **facts,
     )
 
 
-def wilson(successes: int, total: int) -> Share:
-    """A share and Wilson's 95% interval. Source: Wilson 1927, J. Am. Stat. Assoc. 22, 209-212."""
-    if total == 0:
+def _errors(doubts: float, network_doubts: float, images: int) -> Share:
+    if images == 0:
         return Share(0.0, 0.0, 1.0)
-    value, square = successes / total, Z_95**2 / total
-    centre = (value + square / 2) / (1 + square)
-    half = Z_95 / (1 + square) * math.sqrt(value * (1 - value) / total + square / (4 * total))
-    return Share(value, max(centre - half, 0.0), min(centre + half, 1.0))
+    value = float(doubts / images)
+    high = wilson(float(network_doubts / images), int(images))[1]
+    return Share(value, wilson(value, int(images))[0], max(high, value))
+
+
+def wilson(share: float, total: int) -> tuple[float, float]:
+    """Both ends of the 95% interval of a share of ``total`` images. Source: Wilson 1927, J. Am. Stat. Assoc. 22."""
+    square = Z_95**2 / total
+    centre = (share + square / 2) / (1 + square)
+    half = Z_95 / (1 + square) * math.sqrt(share * (1 - share) / total + square / (4 * total))
+    return max(centre - half, 0.0), min(centre + half, 1.0)

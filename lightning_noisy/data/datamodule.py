@@ -1,5 +1,6 @@
 """A LightningDataModule for images with partly wrong labels."""
 
+import copy
 import os
 from functools import cached_property
 from typing import Any, Literal
@@ -188,7 +189,7 @@ class NoisyImageDataModule(L.LightningDataModule):
             for split, images in splits.items():
                 augmentation = self._augmentation if split == "train" else None
                 self._datasets[split] = ImageDataset(images, make_transform(config, augmentation), self.seed)
-            self._untransformed = make_transform(config, None)
+            self.evaluation_transform = make_transform(config, None)
 
     def train_dataloader(self) -> DataLoader:
         dataset = self._datasets["train"]
@@ -198,7 +199,7 @@ class NoisyImageDataModule(L.LightningDataModule):
         left_over = len(sampler) % self.batch_size
         # Batch norm can't train on a single image.
         drop_last = left_over == 1 and len(sampler) > self.batch_size
-        loader = ResumableLoader(dataset, sampler, self.batch_size, drop_last=drop_last, **self._loader_options())
+        loader = ResumableLoader(dataset, sampler, self.batch_size, drop_last=drop_last, **self.loader_options())
         if self._loader_state is not None:
             loader.load_state_dict(self._loader_state)
             self._loader_state = None
@@ -219,9 +220,21 @@ class NoisyImageDataModule(L.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         """The training images in order, not augmented."""
-        dataset = ImageDataset(self._datasets["train"].images, self._untransformed, self.seed)
+        dataset = ImageDataset(self._datasets["train"].images, self.evaluation_transform, self.seed)
         # Lightning shares these out among the ranks itself, without repeating one.
-        return DataLoader(dataset, batch_size=self.batch_size, collate_fn=dataset.collate, **self._loader_options())
+        return DataLoader(dataset, batch_size=self.batch_size, collate_fn=dataset.collate, **self.loader_options())
+
+    def readable(self, split: str) -> np.ndarray:
+        """(M,) which images of a split :meth:`setup` has not left out."""
+        kept = self._datasets[split].images.rows if split in self._datasets else np.zeros(0, dtype=np.int64)
+        return np.flatnonzero(np.isin(self.splits[split].rows, kept))
+
+    def with_splits(self, splits: dict[str, LabelledImages]) -> "NoisyImageDataModule":
+        """The same data module with other images in its splits."""
+        other = copy.copy(self)
+        other.__dict__["splits"] = splits
+        other._datasets, other._train_loader, other._loader_state, other.trainer = {}, None, None, None
+        return other
 
     def state_dict(self) -> dict[str, Any]:
         """How far the training loader has come, for the checkpoint."""
@@ -241,9 +254,10 @@ class NoisyImageDataModule(L.LightningDataModule):
         return {"no_aug": self.source.startswith(PLAIN_SOURCES) and not self.augmentation, **self.augmentation}
 
     def _eval_loader(self, dataset: ImageDataset) -> DataLoader:
-        return evaluation_loader(dataset, self.batch_size, **self._loader_options())
+        return evaluation_loader(dataset, self.batch_size, **self.loader_options())
 
-    def _loader_options(self) -> dict[str, Any]:
+    def loader_options(self) -> dict[str, Any]:
+        """Of each :class:`~torch.utils.data.DataLoader`: workers, pinned memory."""
         workers = self.num_workers
         if workers is None:
             workers = min(4, os.cpu_count() or 1) if self.splits["train"].store.needs_scan else 0

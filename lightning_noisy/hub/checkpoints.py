@@ -17,7 +17,7 @@ from lightning_noisy.hub.trained_model import TrainedModel, class_names_of, reso
 from lightning_noisy.noise.files import CONFIG_FILE, WEIGHTS_FILE, load_noise_layer
 from lightning_noisy.run_record import RECORD_FILE, RunRecord, read_record
 from lightning_noisy.training import NoisyImageClassifier
-from lightning_noisy.training.record import CHECKPOINT_KEY
+from lightning_noisy.training.record import CHECKPOINT_KEY, CONFIG_KEY
 
 LIGHTNING_SHARDS = "meta.pt"
 """What Lightning writes beside the shards of FSDP."""
@@ -60,6 +60,17 @@ def load_checkpoint(path: str | Path) -> TrainedModel:
     if (path / "config.json").is_file():
         return _from_saved_model(path)
     raise ValueError(f"Expected argument `ckpt_path` to be a checkpoint, but {str(path)!r} {_what_is_there(path)}")
+
+
+def read_run_config(path: str | Path) -> dict[str, Any]:
+    """How ``lightning-noisy fit`` was called: ``data``, ``model``, ``trainer``; empty where nothing tells of it.
+
+    Raises:
+        ValueError: If the file can't be read.
+    """
+    path = Path(path).expanduser()
+    path = path / LIGHTNING_SHARDS if path.is_dir() else path
+    return _read_file(path).get(CONFIG_KEY) or {} if path.is_file() else {}
 
 
 def is_saved_export(path: str | Path) -> bool:
@@ -108,7 +119,7 @@ def _noisy_model(folder: Path, config: NoisyImageClassificationConfig) -> NoisyF
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch, zip and pickle raise kinds of their own
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(

@@ -60,8 +60,7 @@ def resolve_model(model: nn.Module) -> TrainedModel:
     if not isinstance(model, L.LightningModule):
         _check_is_native(model)
         return TrainedModel(copy.deepcopy(model).eval(), class_names_of(model))
-    trainer = getattr(model, "_trainer", None)
-    record = RunRecord() if trainer is None else describe_run(trainer, model)
+    record = record_of(model)
     noise_layer = getattr(model, "noise_layer", None)
     if isinstance(model, NoisyImageClassifier):
         _check_is_native(model.backbone)
@@ -69,6 +68,14 @@ def resolve_model(model: nn.Module) -> TrainedModel:
     native = _the_native_child(model)
     class_names = getattr(model, "class_names", None) or class_names_of(native)
     return TrainedModel(copy.deepcopy(native).eval(), list(class_names), noise_layer, record)
+
+
+def record_of(model: L.LightningModule) -> RunRecord:
+    """What the Trainer that trained the module knows, else the checkpoint that it was loaded from, else nothing."""
+    trainer = getattr(model, "_trainer", None)
+    if trainer is not None and trainer.global_step:
+        return describe_run(trainer, model)
+    return getattr(model, "loaded_record", None) or RunRecord()
 
 
 def class_names_of(model: Any) -> list[str]:

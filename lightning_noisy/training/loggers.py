@@ -194,7 +194,9 @@ def log_picture(logger: Logger, name: str, pixels: np.ndarray, step: int) -> Non
             logger.experiment.add_image(name, pixels, step, dataformats="HWC")
 
 
-def log_table(logger: Logger, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
+def log_table(
+    logger: Logger, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int | None = None
+) -> None:
     """Gives a table to a logger that takes tables."""
     with _never_fatal(name):
         if isinstance(logger, WandbLogger):

@@ -13,6 +13,7 @@ from lightning_noisy.noise import NoiseConfig, NoiseLayer
 from lightning_noisy.noise.config import resolve_noise_config
 from lightning_noisy.noise.counting import add_label_counts
 from lightning_noisy.noise.objective import add_clean_losses, check_values, is_check_due, noisy_objective
+from lightning_noisy.run_record import RunRecord
 from lightning_noisy.training.checkpoint_io import WholeCheckpoints
 from lightning_noisy.training.following import CountFollowing
 from lightning_noisy.training.guards import ClassCollapseGuard, NoiseLayerNotice, ReproducibleSteps, TrainMode
@@ -48,6 +49,7 @@ class NoisyLabelMixin(_Base):
     """
 
     noise_layer: NoiseLayer | None
+    loaded_record: RunRecord | None = None
 
     def attach_noise_layer(self, noise: NoiseConfig | Mapping[str, Any] | int | None) -> None:
         """Sets :attr:`noise_layer`.
@@ -148,6 +150,11 @@ class NoisyLabelMixin(_Base):
         """Puts the record of the run into the checkpoint, into one of weights alone too."""
         super().on_save_checkpoint(checkpoint)
         checkpoint[CHECKPOINT_KEY] = describe_run(self.trainer, self).to_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the record of the training that the checkpoint is of."""
+        super().on_load_checkpoint(checkpoint)
+        self.loaded_record = RunRecord.from_dict(checkpoint.get(CHECKPOINT_KEY) or {})
 
     def sum_label_counts(self) -> Tensor | None:
         """(K, K) counts, ``[predicted class, noisy label]``, of all ranks in this epoch so far; float64.

@@ -15,6 +15,8 @@ from lightning_noisy.training.guards import ClassCollapseGuard
 
 CHECKPOINT_KEY = "noisy_run"
 """Where a checkpoint holds the record."""
+CONFIG_KEY = "cli_config"
+"""Where a checkpoint of the command line holds how it was called: ``data``, ``model``, ``trainer``."""
 
 HYPERPARAMETERS = (
     "optimizer",

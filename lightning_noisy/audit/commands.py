@@ -1,0 +1,173 @@
+"""``lightning-noisy audit`` and ``lightning-noisy apply``."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch.cli import LightningArgumentParser
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from lightning_noisy.audit.auditing import audit_labels
+from lightning_noisy.audit.label_audit import LabelAudit
+from lightning_noisy.audit.report import write_report
+from lightning_noisy.audit.wandb_table import log_suspicious_images
+from lightning_noisy.cli_parser import PROGRAM, OneSentenceErrors
+from lightning_noisy.hub.checkpoints import read_run_config
+from lightning_noisy.launching import other_processes
+
+COMMANDS = {
+    "audit": "Find the training labels that are wrong and what they should be: a table, a CSV, a page to review.",
+    "apply": "Write a manifest with cleaned labels from an audit and the decisions of its review.",
+}
+POLICIES = ("drop", "relabel", "weight")
+SHOWN_PAIRS = 10
+OF_THE_AUDIT = ("accelerator", "strategy", "devices", "num_nodes")
+"""Options of the Trainer that say where it runs: of a fold's training they are those of the audit."""
+
+TrainFold = Callable[[dict[str, Any], L.LightningDataModule, Path], L.LightningModule]
+
+
+class AuditParser(OneSentenceErrors, LightningArgumentParser):
+    """LightningCLI's parser, for which a user's mistake is one sentence."""
+
+
+class ApplyParser(OneSentenceErrors, ArgumentParser):
+    """jsonargparse's parser, for which a user's mistake is one sentence."""
+
+
+def run(arguments: Sequence[str], train_fold: TrainFold) -> None:
+    """Parses the arguments, whose first is one of :data:`COMMANDS`, and does it.
+
+    Args:
+        arguments: As in the shell.
+        train_fold: Trains the model of a fold: ``train_fold(config, datamodule, directory) -> model``.
+    """
+    command, *rest = arguments
+    if command == "audit":
+        _audit(rest, train_fold)
+    else:
+        _apply(rest)
+
+
+def kept_config(called: Mapping[str, Any]) -> dict[str, Any]:
+    """What an audit needs to know of how a fit was called: primitives for its checkpoints, no loggers."""
+    trainer = dict(called["trainer"])
+    callbacks = trainer["callbacks"] if isinstance(trainer.get("callbacks"), list) else []
+    # Those that need a logger, or write checkpoints elsewhere, are of no use to the training of a fold.
+    trainer["callbacks"] = [
+        callback
+        for callback in callbacks
+        if not any(word in callback["class_path"] for word in ("Checkpoint", "LearningRateMonitor"))
+    ]
+    trainer.pop("logger", None)
+    return {
+        "seed_everything": called.get("seed_everything"),
+        "trainer": trainer,
+        "model": called["model"],
+        "data": called["data"],
+    }
+
+
+def _audit(arguments: Sequence[str], train_fold: TrainFold) -> None:
+    config = _run_config(arguments)
+    parser = _audit_parser(config.get("data"))
+    options = parser.parse_args(list(arguments))
+    parts = parser.instantiate_classes(options)
+    trainer = parts.trainer
+    fold = _fold_of(options, config, train_fold) if options.folds else None
+    with other_processes(trainer):
+        audit = audit_labels(
+            options.ckpt_path, parts.data, options.output, trainer=trainer, folds=options.folds, train_fold=fold,
+            probabilities=options.probabilities,
+        )  # fmt: skip
+    if trainer.is_global_zero:
+        console = Console()
+        show_audit(console, audit)
+        if options.report:
+            write_report(audit, most_images=options.report_images)
+        log_suspicious_images(trainer.loggers, audit)
+        for path in sorted(audit.directory.iterdir()):
+            console.print(str(path), markup=False, highlight=False, soft_wrap=True)
+
+
+def _apply(arguments: Sequence[str]) -> None:
+    parser = ApplyParser(prog=f"{PROGRAM} apply", description=COMMANDS["apply"])
+    parser.add_argument("--config", action="config", help="A YAML file with these options.")
+    parser.add_argument("--audit", type=str, required=True, help="The folder that `audit` wrote.")
+    parser.add_argument("--policy", type=str, required=True, help="For images not reviewed: drop, relabel or weight.")
+    parser.add_argument("--decisions", type=str, help="What the report page has saved of a review.")
+    parser.add_argument("--output", type=str, required=True, help="The manifest: .parquet, .csv or .jsonl.")
+    options = parser.parse_args(list(arguments))
+    report = LabelAudit(options.audit).apply(options.policy, options.output, options.decisions)
+    show_manifest(Console(), report)
+
+
+def _run_config(arguments: Sequence[str]) -> dict[str, Any]:
+    """How the model was trained: said by ``--config``, else by the checkpoint."""
+    first = ApplyParser(exit_on_error=True)
+    first.add_argument("--config", type=str)
+    first.add_argument("--ckpt_path", type=str)
+    known, _ = first.parse_known_args([word for word in arguments if word != "--help"])
+    if known.config is None:
+        return read_run_config(known.ckpt_path) if known.ckpt_path else {}
+    try:
+        called = yaml.safe_load(Path(known.config).read_text(encoding="utf-8"))
+        return kept_config({"trainer": {}, "model": {}, **called})
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"Expected argument `config` to be the config.yaml of a fit, with a part `data`, but {known.config!r} "
+            f"can't be read as one ({type(error).__name__}: {error})."
+        ) from error
+
+
+def _audit_parser(data: Mapping[str, Any] | None) -> AuditParser:
+    parser = AuditParser(prog=f"{PROGRAM} audit", description=COMMANDS["audit"])
+    add = parser.add_argument
+    add("--config", type=str, help="The config.yaml of the fit: its data and, for folds, its training.")
+    add("--ckpt_path", type=str, required=True, help="A checkpoint: a file, a folder, or FSDP shards.")
+    add("--output", type=str, required=True, help="The folder of the audit; the same again goes on after a kill.")
+    add("--report", type=bool, default=True, help="Whether to write report.html, a page to review the labels.")
+    add("--report_images", type=int, default=1000, help="How many of the most suspicious images are on that page.")
+    add("--folds", type=int, default=0, help="Train so many models, each for the images that it has not seen.")
+    add("--probabilities", type=bool, default=False, help="Whether to keep the posterior of all classes too.")
+    parser.add_lightning_class_args(L.LightningDataModule, "data", subclass_mode=True)
+    parser.add_lightning_class_args(L.Trainer, "trainer")
+    defaults = {"data": data or {"class_path": "lightning_noisy.NoisyImageDataModule"}}
+    parser.set_defaults({**defaults, "trainer.logger": False, "trainer.enable_checkpointing": False})
+    return parser
+
+
+def _fold_of(options: Namespace, config: Mapping[str, Any], train_fold: TrainFold) -> Any:
+    if not config.get("model"):
+        raise ValueError(
+            "Expected argument `config` to be given with `folds`: the checkpoint does not tell how it was trained. "
+            "Give the config.yaml that the fit has left beside its logs."
+        )
+    where = {name: options.trainer[name] for name in OF_THE_AUDIT}
+    data = yaml.safe_load(yaml.safe_dump(options.data.as_dict()))
+    return partial(train_fold, {**config, "data": data, "trainer": {**config["trainer"], **where}})
+
+
+def show_audit(console: Console, audit: LabelAudit) -> None:
+    """Prints how many labels are wrong, class by class, and the pairs that are most often confused."""
+    summary = audit.summary
+    errors = summary.errors
+    console.print(
+        f"{summary.issues} of {summary.images} labels look wrong: {errors.value:.1%} (95% interval of the sample: "
+        f"{errors.low:.1%} to {errors.high:.1%}).",
+        highlight=False,
+    )
+    table = Table("given label", title="Most confused", title_justify="left")
+    table.add_column("should be", overflow="fold")
+    table.add_column("images", justify="right")
+    for pair in summary.pairs[:SHOWN_PAIRS]:
+        names = summary.class_names
+        table.add_row(escape(names[pair.given]), escape(names[pair.suggested]), str(pair.count))
+    if summary.pairs:
+        console.print(table)

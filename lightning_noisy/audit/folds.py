@@ -1,0 +1,75 @@
+"""Out-of-sample probabilities: each image is looked at by a model that was trained without it."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning.pytorch as L
+import numpy as np
+from lightning.pytorch.utilities import rank_zero_info
+from sklearn.model_selection import StratifiedKFold
+
+from lightning_noisy.audit import parts
+from lightning_noisy.audit.model import trained_model
+from lightning_noisy.audit.predicting import AuditedImages
+from lightning_noisy.data import NoisyImageDataModule
+from lightning_noisy.hub.trained_model import TrainedModel
+
+FOLDER = "folds"
+
+TrainFold = Callable[[NoisyImageDataModule, Path], L.LightningModule]
+"""Trains a new model on the images of a data module, with its files in a folder of its own."""
+
+
+def assign_folds(images: AuditedImages, folds: int, seed: int) -> np.ndarray:
+    """(N,) the fold of each image: training images class by class, the held-out ones, which none learns from, to 0.
+
+    Args:
+        images: All images.
+        folds: Their number; below 2 all are in fold 0.
+        seed: Seeds the draw.
+    """
+    fold_of = np.zeros(len(images), dtype=np.int64)
+    if folds > 1:
+        labels = images.splits["train"].noisy_labels
+        for fold, (_, rows) in enumerate(StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels)):
+            fold_of[images.positions("train", rows)] = fold
+    return fold_of
+
+
+def train_without(
+    train_fold: TrainFold, datamodule: NoisyImageDataModule, images: AuditedImages, fold_of: np.ndarray, fold: int,
+    directory: Path,
+) -> TrainedModel:  # fmt: skip
+    """The model of a fold.
+
+    Args:
+        train_fold: Trains it.
+        datamodule: All images.
+        images: The same, by position.
+        fold_of: (N,) the fold of each image.
+        fold: The one whose images it must not see.
+        directory: The audit's folder.
+    """
+    rank_zero_info(f"Fold {fold + 1} of {fold_of.max() + 1}")
+    train = datamodule.splits["train"]
+    rows = np.flatnonzero(fold_of[images.positions("train", np.arange(len(train)))] != fold)
+    others = datamodule.with_splits({**datamodule.splits, "train": train.select(rows)})
+    return trained_model(train_fold(others, directory / FOLDER / str(fold)))
+
+
+def images_of_finished(directory: Path, fold: int, audit_id: str) -> int | None:
+    """How many images a fold has whose rows are all there; ``None`` where they are not."""
+    path = _marker(directory, fold, audit_id)
+    return json.loads(path.read_text(encoding="utf-8"))["images"] if path.is_file() else None
+
+
+def mark_finished(directory: Path, fold: int, audit_id: str, images: int) -> None:
+    """Says so; the fold's own files go."""
+    _marker(directory, fold, audit_id).write_text(json.dumps({"images": images}), encoding="utf-8")
+    shutil.rmtree(directory / FOLDER / str(fold), ignore_errors=True)
+
+
+def _marker(directory: Path, fold: int, audit_id: str) -> Path:
+    return directory / parts.FOLDER / f"fold-{fold}-{audit_id}.json"

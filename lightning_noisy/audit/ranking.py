@@ -1,0 +1,93 @@
+"""From the parts of an audit to its table, the most suspicious image first, in bounded memory."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from lightning_noisy.audit.label_audit import AUDIT_FILE, PROBABILITIES_FILE
+from lightning_noisy.audit.parts import FOLDER, PATTERN
+from lightning_noisy.audit.summary import LabelSums
+
+MEMORY_LIMIT = "1GB"
+"""What a sort may take; the rest of it goes to files beside the parts."""
+
+
+def write_ranking(directory: Path, class_names: Sequence[str], total: int, with_probabilities: bool) -> None:
+    """Writes ``audit.parquet``, and ``probabilities.parquet`` where that was asked for.
+
+    The image whose given label is least likely comes first; ties keep the order of the data.
+
+    Args:
+        directory: The audit's folder, with all parts.
+        class_names: The K names.
+        total: How many images there must be.
+        with_probabilities: Whether the parts hold the posterior of all classes.
+
+    Raises:
+        ValueError: If rows are missing or there twice.
+    """
+    with _connection(directory) as connection:
+        _check_rows(connection, directory, total)
+        connection.register("classes", _classes(class_names))
+        connection.execute("SET VARIABLE names = (SELECT list(name ORDER BY label) FROM classes)")
+        select = """
+            SELECT id, path, split, row, given_label, getvariable('names')[given_label + 1] AS given_class,
+                   suggested_label, getvariable('names')[suggested_label + 1] AS suggested_class,
+                   p_given, p_suggested, clean_probability, is_issue, row_number() OVER () AS rank
+            FROM (SELECT * FROM parts ORDER BY p_given, position)
+        """
+        _copy(connection, select, directory / AUDIT_FILE)
+        if with_probabilities:
+            _copy(connection, "SELECT id, probabilities FROM parts ORDER BY position", directory / PROBABILITIES_FILE)
+
+
+def sum_up(directory: Path, num_classes: int) -> LabelSums:
+    """What :func:`~lightning_noisy.audit.summary.summarise` needs of all images of the parts."""
+    query = """
+        SELECT suggested_label, given_label, count(*) AS images, count(*) FILTER (is_issue) AS issues,
+               count(*) FILTER (p_suggested > p_given) AS better, sum(1 - p_given::DOUBLE) AS doubts,
+               sum(1 - clean_probability::DOUBLE) AS network_doubts
+        FROM parts GROUP BY ALL
+    """
+    with _connection(directory) as connection:
+        found = connection.execute(query).fetchnumpy()
+    flagged, likeliest = np.zeros((2, num_classes, num_classes), dtype=np.int64)
+    suggested, given = found["suggested_label"], found["given_label"]
+    flagged[suggested, given] = found["issues"]
+    likeliest[suggested, given] = found["better"]
+    np.add.at(likeliest, (given, given), found["images"] - found["better"])
+    doubts, network_doubts = (np.bincount(given, found[name], num_classes) for name in ("doubts", "network_doubts"))
+    return LabelSums(flagged, likeliest, doubts, network_doubts)
+
+
+def _connection(directory: Path) -> duckdb.DuckDBPyConnection:
+    spill = directory / FOLDER / "sorting"
+    connection = duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)})
+    parts = str(directory / FOLDER / PATTERN).replace("'", "''")
+    connection.execute(f"CREATE VIEW parts AS SELECT * FROM read_parquet('{parts}')")
+    return connection
+
+
+def _check_rows(connection: duckdb.DuckDBPyConnection, directory: Path, total: int) -> None:
+    rows, images = connection.execute("SELECT count(*), count(DISTINCT position) FROM parts").fetchall()[0]
+    if (rows, images) != (total, total):
+        raise ValueError(
+            f"Expected the parts in {str(directory / FOLDER)!r} to hold each of {total} images once, but they hold "
+            f"{rows} rows of {images} images. All processes must write to one folder that they share: name such a "
+            "folder by `output`, and run the same again."
+        )
+
+
+def _classes(class_names: Sequence[str]) -> pa.Table:
+    return pa.table({"label": pa.array(range(len(class_names)), pa.int32()), "name": list(class_names)})
+
+
+def _copy(connection: Any, select: str, path: Path) -> None:
+    part = path.with_name(f".{path.name}.part")
+    connection.execute(f"COPY ({select}) TO '{str(part).replace(chr(39), chr(39) * 2)}' (FORMAT parquet)")
+    os.replace(part, path)

@@ -1,0 +1,122 @@
+"""The ranking of parts, against numpy's sort."""
+
+import csv
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_noisy.audit import parts
+from lightning_noisy.audit.issues_csv import write_issues
+from lightning_noisy.audit.label_audit import AUDIT_FILE, ISSUES_FILE
+from lightning_noisy.audit.ranking import sum_up, write_ranking
+
+NAMES = ["ant", "=bee()", "cat"]
+
+
+def write_parts(directory, p_given, order, cuts):
+    """The rows in some order, cut into parts of several processes."""
+    generator = np.random.default_rng(0)
+    rows = len(p_given)
+    labels = generator.integers(0, 3, (2, rows))
+    parts.begin_parts(directory, "a")
+    for rank, positions in enumerate(np.split(order, cuts)):
+        writer = parts.PartWriter(directory, rank=rank)
+        if len(positions):
+            writer.add(
+                {
+                    "position": positions,
+                    "id": [f"{position}.jpg" for position in positions],
+                    "path": [None] * len(positions),
+                    "split": ["train"] * len(positions),
+                    "row": positions,
+                    "given_label": labels[0, positions],
+                    "suggested_label": labels[1, positions],
+                    "p_given": p_given[positions],
+                    "p_suggested": 1 - p_given[positions],
+                    "clean_probability": p_given[positions],
+                    "is_issue": labels[0, positions] != labels[1, positions],
+                }
+            )
+        writer.flush()
+    return labels
+
+
+@given(
+    p_given=st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]) | st.floats(0, 1, width=32), min_size=1, max_size=60),
+    seed=st.integers(0, 100),
+    cuts=st.lists(st.integers(0, 60), max_size=3),
+)
+@settings(max_examples=25, deadline=None)
+def test_the_least_likely_given_label_comes_first_and_ties_keep_their_order(tmp_path_factory, p_given, seed, cuts):
+    directory = tmp_path_factory.mktemp("audit")
+    p_given = np.array(p_given, dtype=np.float32)
+    order = np.random.default_rng(seed).permutation(len(p_given))
+    labels = write_parts(directory, p_given, order, sorted(min(cut, len(p_given)) for cut in cuts))
+    write_ranking(directory, NAMES, len(p_given), with_probabilities=False)
+    table = pyarrow.parquet.read_table(directory / AUDIT_FILE)
+    expected = np.argsort(p_given, kind="stable")
+    assert table["row"].to_pylist() == expected.tolist()
+    assert table["rank"].to_pylist() == list(range(1, len(p_given) + 1))
+    assert table["given_class"].to_pylist() == [NAMES[label] for label in labels[0, expected]]
+    assert table["suggested_class"].to_pylist() == [NAMES[label] for label in labels[1, expected]]
+    sums = sum_up(directory, 3)
+    flagged, likeliest = np.zeros((2, 3, 3), dtype=int)
+    for given_label, suggested, p in zip(*labels, p_given.astype(float), strict=True):
+        flagged[suggested, given_label] += given_label != suggested
+        likeliest[suggested if 1 - p > p else given_label, given_label] += 1
+    np.testing.assert_array_equal(sums.flagged, flagged)
+    np.testing.assert_array_equal(sums.likeliest, likeliest)
+    doubts = [(1 - p_given[labels[0] == label].astype(float)).sum() for label in range(3)]
+    np.testing.assert_allclose(sums.doubts, doubts, atol=1e-9)
+
+
+def test_missing_rows_and_rows_that_are_there_twice_are_told(tmp_path):
+    write_parts(tmp_path, np.linspace(0, 1, 10, dtype=np.float32), np.arange(10), [5])
+    with pytest.raises(ValueError, match="each of 11 images once, but they hold 10 rows of 10 images"):
+        write_ranking(tmp_path, NAMES, 11, with_probabilities=False)
+    first = sorted((tmp_path / parts.FOLDER).glob(parts.PATTERN))[0]
+    (first.parent / "rows-00009-000000000000-000000000004.parquet").write_bytes(first.read_bytes())
+    with pytest.raises(ValueError, match="hold 15 rows of 10 images"):
+        write_ranking(tmp_path, NAMES, 10, with_probabilities=False)
+    assert not (tmp_path / AUDIT_FILE).exists()
+
+
+def test_a_part_that_was_not_finished_counts_nothing(tmp_path):
+    write_parts(tmp_path, np.linspace(0, 1, 10, dtype=np.float32), np.arange(10), [])
+    (tmp_path / parts.FOLDER / ".rows-00000-1-2.parquet.77.part").write_bytes(b"PAR1")
+    assert parts.positions_done(tmp_path, 10).all()
+    parts.begin_parts(tmp_path, "a")
+    assert not list((tmp_path / parts.FOLDER).glob(".*.part"))
+    parts.begin_parts(tmp_path, "another")
+    assert not parts.positions_done(tmp_path, 10).any()
+
+
+def test_a_spreadsheet_takes_no_name_for_a_formula(tmp_path):
+    ids = ["=1+1", "+a", "-a", "@a", "\tb", "plain", "tu\u202egpj.exe", 'quo"te,\nline', "x" * 10_000]
+    columns = {
+        "id": ids,
+        "path": [None] * len(ids),
+        "given_class": ["=cmd|' /C calc'!A0"] * len(ids),
+        "suggested_class": ["<script>"] * len(ids),
+        "is_issue": [True] * (len(ids) - 1) + [False],
+    }
+    numbers = ("given_label", "suggested_label", "rank", "p_given", "p_suggested", "clean_probability")
+    table = pa.table({**columns, "split": ["train"] * len(ids), **dict.fromkeys(numbers, [1] * len(ids))})
+    pyarrow.parquet.write_table(table.cast(_schema(table)), tmp_path / AUDIT_FILE)
+    write_issues(tmp_path)
+    with open(tmp_path / ISSUES_FILE, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    seen = [row["id"] for row in rows]
+    assert seen == ["'=1+1", "'+a", "'-a", "'@a", "'\ufffdb", "plain", "tu\ufffdgpj.exe", 'quo"te,\ufffdline']
+    assert {row["given_class"] for row in rows} == {"'=cmd|' /C calc'!A0"}
+    assert {row["suggested_class"] for row in rows} == {"<script>"}
+
+
+def _schema(table):
+    return pa.schema(
+        [pa.field(field.name, pa.string() if field.name == "path" else field.type) for field in table.schema]
+    )
