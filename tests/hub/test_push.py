@@ -23,6 +23,7 @@ from .hub_server import TOKEN, HubServer, client_env, run_client
 
 CLIENT = """
 import io, json, logging, sys
+import lightning_noisy.hub.commit as commit
 import lightning_noisy.hub.push as push
 
 log = io.StringIO()
@@ -30,7 +31,7 @@ logging.basicConfig(stream=log, level=logging.DEBUG)
 answers, sys.stdout = sys.stdout, log
 for line in sys.stdin:
     order = json.loads(line)
-    push.TIMEOUT = order.pop("timeout", 30.0)
+    commit.TIMEOUT = order.pop("timeout", 30.0)
     start = log.tell()
     try:
         report = push.push_clean(**order)
