@@ -3,12 +3,19 @@
 import tempfile
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet
 
 from lightning_noisy.audit.summary import AuditSummary
 from lightning_noisy.data.table import LabelledImages
+
+if TYPE_CHECKING:
+    import datasets
+
+    from lightning_noisy.audit.cleaning import ManifestReport, Policy
+    from lightning_noisy.hub.push import PushReport
 
 AUDIT_FILE = "audit.parquet"
 REPORT_FILE = "report.html"
@@ -54,3 +61,21 @@ class LabelAudit:
     def table(self) -> pa.Table:
         """All rows, in the columns of :data:`SCHEMA`."""
         return pyarrow.parquet.read_table(self.directory / AUDIT_FILE)
+
+    def apply(self, policy: "Policy", output: str | Path, decisions: str | Path | None = None) -> "ManifestReport":
+        """Writes a manifest with cleaned labels: see :func:`~lightning_noisy.audit.manifest.write_manifest`."""
+        from lightning_noisy.audit.manifest import write_manifest
+
+        return write_manifest(self, policy, output, decisions)
+
+    def to_dataset(self, policy: "Policy" = "relabel", decisions: str | Path | None = None) -> "datasets.Dataset":
+        """The images with cleaned labels: see :func:`~lightning_noisy.audit.dataset.to_dataset`."""
+        from lightning_noisy.audit.dataset import to_dataset
+
+        return to_dataset(self, policy, decisions)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> "PushReport":
+        """Pushes the images with cleaned labels: see :func:`~lightning_noisy.audit.dataset.push_to_hub`."""
+        from lightning_noisy.audit.dataset import push_to_hub
+
+        return push_to_hub(self, repo_id, **options)

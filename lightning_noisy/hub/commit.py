@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import (
@@ -74,6 +75,11 @@ class Repository:
     def file_names(self) -> list[str]:
         """All files that it has."""
         return self._api.list_repo_files(self.repo_id, repo_type=self._target.repo_type, revision=self._parent)
+
+    def read_text(self, name: str) -> str:
+        """The content of one of its files."""
+        path = self._api.hf_hub_download(self.repo_id, name, repo_type=self._target.repo_type, revision=self._parent)
+        return Path(path).read_text(encoding="utf-8")
 
     def commit(self, operations: Sequence[CommitOperationAdd | CommitOperationDelete]) -> str:
         """Makes the commit; returns its URL, or the pull request's."""
