@@ -1,5 +1,6 @@
 """An audit as a data set: the given label beside the cleaned one, in memory-mapped files and on the Hub."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet
 from datasets.exceptions import DatasetGenerationError
 from datasets.fingerprint import Hasher
@@ -131,12 +132,16 @@ def _features(cleaning: Cleaning, with_split: bool) -> datasets.Features:
 def _write_shards(cleaning: Cleaning, folder: Path) -> list[Path]:
     """Parquet files of each split, images embedded, none much larger than :data:`SHARD_BYTES`."""
     schema = _features(cleaning, with_split=False).arrow_schema
+    own_folder = _common_folder(cleaning)
     paths: list[Path] = []
     with ExitStack() as stack:
         writers: dict[str, tuple[pyarrow.parquet.ParquetWriter, Path]] = {}
         numbers = dict.fromkeys(HUB_SPLITS, 0)
         for table in cleaning.batches(IMAGES_AT_ONCE):
             table = with_images(table, cleaning.audit, embed=True)
+            if own_folder:
+                names = pc.utf8_slice_codeunits(table["id"], len(own_folder))
+                table = table.set_column(table.column_names.index("id"), "id", names)
             for split in table["split"].unique().to_pylist():
                 if split not in writers:
                     path = folder / f"{HUB_SPLITS[split]}-{numbers[split]:05}.parquet"
@@ -144,7 +149,7 @@ def _write_shards(cleaning: Cleaning, folder: Path) -> list[Path]:
                     paths.append(path)
                     writers[split] = stack.enter_context(pyarrow.parquet.ParquetWriter(path, schema)), path
                 writer, path = writers[split]
-                its_rows = table.filter(pa.compute.equal(table["split"], split))
+                its_rows = table.filter(pc.equal(table["split"], split))
                 writer.write_table(its_rows.select(schema.names).cast(schema))
                 if path.stat().st_size > SHARD_BYTES:
                     writer.close()
@@ -152,13 +157,23 @@ def _write_shards(cleaning: Cleaning, folder: Path) -> list[Path]:
     return paths
 
 
+def _common_folder(cleaning: Cleaning) -> str:
+    """The folder that all ids start with where they are whole paths: it is nobody's business but the user's."""
+    extremes = [pc.min_max(table["id"]) for table in cleaning.batches()]
+    low = min(each["min"].as_py() for each in extremes)
+    high = max(each["max"].as_py() for each in extremes)
+    if not (os.path.isabs(low) and os.path.isabs(high)):
+        return ""
+    return os.path.join(os.path.commonpath([os.path.dirname(low), os.path.dirname(high)]), "")
+
+
 def _files_to_replace(repository: Repository) -> list[str]:
     """What an earlier push of an audit has put there; raises a :class:`PushError` where there is anything else."""
     names = [name for name in repository.file_names() if name != ".gitattributes"]
     if names and not (CARD_FILE in names and _is_card_of_ours(repository.read_text(CARD_FILE))):
         raise PushError(
-            f"Nothing was pushed: {repository.repo_id!r} holds other files than those of an audit, such as {names[0]!r}. "
-            "Name another repository."
+            f"Nothing was pushed: {repository.repo_id!r} holds other files than those of an audit, such as "
+            f"{names[0]!r}. Name another repository."
         )
     return [name for name in names if name.startswith("data/") and name.endswith(".parquet")]
 
