@@ -15,6 +15,7 @@ from rich.table import Table
 
 from lightning_noisy.audit.auditing import audit_labels
 from lightning_noisy.audit.label_audit import LabelAudit
+from lightning_noisy.audit.manifest import show_report
 from lightning_noisy.audit.report import write_report
 from lightning_noisy.audit.wandb_table import log_suspicious_images
 from lightning_noisy.cli_parser import PROGRAM, OneSentenceErrors
@@ -105,7 +106,7 @@ def _apply(arguments: Sequence[str]) -> None:
     parser.add_argument("--output", type=str, required=True, help="The manifest: .parquet, .csv or .jsonl.")
     options = parser.parse_args(list(arguments))
     report = LabelAudit(options.audit).apply(options.policy, options.output, options.decisions)
-    show_manifest(Console(), report)
+    show_report(Console(), report)
 
 
 def _run_config(arguments: Sequence[str]) -> dict[str, Any]:

@@ -4,16 +4,22 @@ import shutil
 import tempfile
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet
 
 from lightning_noisy.audit.images import AuditImages
-from lightning_noisy.audit.source import read_again
+from lightning_noisy.audit.source import images_of
 from lightning_noisy.audit.summary import SUMMARY_FILE, AuditSummary
 from lightning_noisy.data.table import LabelledImages
+
+if TYPE_CHECKING:
+    import datasets
+
+    from lightning_noisy.audit.cleaning import ManifestReport, Policy
+    from lightning_noisy.hub.push import PushReport
 
 AUDIT_FILE = "audit.parquet"
 PROBABILITIES_FILE = "probabilities.parquet"
@@ -77,7 +83,7 @@ class LabelAudit:
         Raises:
             ValueError: If they lie there no more, or are others.
         """
-        return AuditImages(read_again(self.summary.source) if self._splits is None else self._splits)
+        return AuditImages(images_of(self))
 
     def first_rows(self, most: int) -> list[dict[str, Any]]:
         """The most suspicious rows, read without the others."""
@@ -108,3 +114,26 @@ class LabelAudit:
                     shutil.copyfile(self.directory / path, target / path)
         self.directory = target
         return target
+
+    def apply(
+        self, policy: "Policy", output: str | Path | None = None, decisions: str | Path | None = None
+    ) -> "ManifestReport":
+        """Writes a manifest with cleaned labels: see :func:`~lightning_noisy.audit.manifest.write_manifest`.
+
+        By default it is ``manifest_POLICY.parquet`` beside the audit.
+        """
+        from lightning_noisy.audit.manifest import write_manifest
+
+        return write_manifest(self, policy, output or self.directory / f"manifest_{policy}.parquet", decisions)
+
+    def to_dataset(self, policy: "Policy" = "relabel", decisions: str | Path | None = None) -> "datasets.Dataset":
+        """The images with cleaned labels: see :func:`~lightning_noisy.audit.dataset.to_dataset`."""
+        from lightning_noisy.audit.dataset import to_dataset
+
+        return to_dataset(self, policy, decisions)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> "PushReport":
+        """Pushes the images with cleaned labels: see :func:`~lightning_noisy.audit.dataset.push_to_hub`."""
+        from lightning_noisy.audit.dataset import push_to_hub
+
+        return push_to_hub(self, repo_id, **options)

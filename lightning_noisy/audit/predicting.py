@@ -1,6 +1,5 @@
 """Every image through the network once, by any number of processes; what was done before a kill is not done again."""
 
-import os
 from collections.abc import Iterator, Sized
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +14,6 @@ from lightning_noisy.audit.model import AuditModule
 from lightning_noisy.audit.parts import PROBABILITIES, SCHEMA, PartWriter, begin_parts, positions_done
 from lightning_noisy.data import LabelledImages, NoisyImageDataModule
 from lightning_noisy.data.loading import Transform, world
-from lightning_noisy.data.stores import FileStore
 
 
 class AuditedImages:
@@ -57,7 +55,7 @@ class AuditedImages:
         places = [self.place(position) for position in positions.tolist()]
         return {
             "id": [self.splits[split].ids[row].as_py() for split, row in places],
-            "path": [_file_of(self.splits[split], row) for split, row in places],
+            "path": [self.splits[split].path(row) for split, row in places],
             "split": [split for split, _ in places],
             "row": [row for _, row in places],
         }
@@ -192,7 +190,3 @@ class _Dataset(Dataset[tuple[Tensor, int, int]]):
         split, row = self.images.place(position)
         images = self.images.splits[split]
         return self.transform(images.read(row)), int(images.noisy_labels[row]), position
-
-
-def _file_of(images: LabelledImages, row: int) -> str | None:
-    return os.path.abspath(str(images.path(row))) if isinstance(images.store, FileStore) else None

@@ -2,6 +2,7 @@
 
 import copy
 import os
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from lightning_noisy.data.labels import (
     count_checked_labels,
     find_class_names,
     number_labels,
+    training_weights,
     transition_matrix_from,
     wrong_share,
 )
@@ -46,6 +48,7 @@ class NoisyImageDataModule(L.LightningDataModule):
         id_column: Column of stable ids; the path or the row number by default.
         image_column: Column of paths or images; guessed by the usual names.
         split_column: Column that says train, val or test; ``split`` where there is one.
+        weight_column: Column of what each image weighs in the training loss; ``label_weight`` where there is one.
         class_names: All classes, in order; read from the data by default.
         val_source: Another source for validation.
         test_source: Another source for testing.
@@ -75,6 +78,7 @@ class NoisyImageDataModule(L.LightningDataModule):
         id_column: str | None = None,
         image_column: str | None = None,
         split_column: str | None = None,
+        weight_column: str | None = None,
         class_names: list[str] | None = None,
         val_source: str | None = None,
         test_source: str | None = None,
@@ -94,7 +98,9 @@ class NoisyImageDataModule(L.LightningDataModule):
         check_clean_splits(clean_splits)
         check_augmentation(augmentation or {})
         self.source = str(source)
-        self.columns = Columns(image_column, label_column, clean_label_column, id_column, split_column)
+        self.columns = Columns(
+            image_column, label_column, clean_label_column, id_column, split_column, weight=weight_column
+        )
         self.given_class_names = class_names
         self.other_sources = {"val": val_source, "test": test_source}
         self.val_fraction = val_fraction
@@ -123,6 +129,7 @@ class NoisyImageDataModule(L.LightningDataModule):
             split: number_labels(part, names, is_clean=split in self.clean_splits or self.noise is not None)
             for split, part in raw.items()
         }
+        splits["train"] = replace(splits["train"], weights=training_weights(raw["train"]))
         check_every_class_has_images(_label_counts(splits["train"]), names, raw["train"].where)
         if self.noise is not None:
             matrix = transition_matrix_from_spec(self.noise, len(names), self.seed)

@@ -89,6 +89,35 @@ def number_labels(raw: RawSplit, class_names: list[str], is_clean: bool) -> Labe
     return LabelledImages(raw.ids, noisy_labels, clean_labels, class_names, raw.store, np.arange(len(noisy_labels)))
 
 
+def training_weights(raw: RawSplit) -> np.ndarray | None:
+    """(N,) float32, what each image weighs in the loss; ``None`` where the source says nothing of it.
+
+    Raises:
+        ValueError: If a weight is no number of at least 0, or all are 0.
+    """
+    if raw.weights is None:
+        return None
+    try:
+        weights = raw.weights.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ValueError(
+            f"Expected the weights of {raw.where!r} to be numbers, but got the type {raw.weights.type}."
+        ) from error
+    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if len(wrong):
+        row = int(wrong[0])
+        raise ValueError(
+            f"Expected the weights of {raw.where!r} to be finite and at least 0, but row {row} "
+            f"({raw.ids[row].as_py()!r}) has {raw.weights[row].as_py()}. Correct it, or name another `weight_column`."
+        )
+    if not weights.any():
+        raise ValueError(
+            f"Expected the weights of {raw.where!r} to leave something to train on, but all of them are 0. Raise some, "
+            "or name another `weight_column`."
+        )
+    return weights
+
+
 def check_every_class_has_images(counts: np.ndarray, class_names: Sequence[str], where: str) -> None:
     """Raises a :class:`ValueError` that names the first classes without a training image.
 

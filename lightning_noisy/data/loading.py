@@ -1,7 +1,7 @@
 """Batches whose content depends on (seed, epoch, position) alone, so that a resumed run sees what a whole one sees."""
 
 import random
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
@@ -15,6 +15,7 @@ from lightning_noisy.data.table import UNKNOWN, ImageBatch, LabelledImages
 
 Transform = Callable[[Image.Image], Tensor]
 Sample = tuple[Tensor, int, int, str]
+WeightedSample = tuple[Tensor, int, int, str, float]
 
 
 class Filler(NamedTuple):
@@ -23,7 +24,7 @@ class Filler(NamedTuple):
     row: int
 
 
-class ImageDataset(Dataset[Sample]):
+class ImageDataset(Dataset[Sample | WeightedSample]):
     """Reads and transforms the images of one split.
 
     An item is asked for by its index, or by ``(epoch, index)`` where the transform is random: then the draws depend on
@@ -43,10 +44,10 @@ class ImageDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, key: int | tuple[int, int] | Filler) -> Sample:
+    def __getitem__(self, key: int | tuple[int, int] | Filler) -> Sample | WeightedSample:
         if isinstance(key, Filler):
-            pixels, _, _, name = self[key.row]
-            return pixels, UNKNOWN, UNKNOWN, name
+            pixels, _, _, name, *_ = self[key.row]
+            return self._sample(pixels, UNKNOWN, UNKNOWN, name, key.row)
         if isinstance(key, tuple):
             epoch, index = key
             with draws_seeded_by(self.seed, epoch, index):
@@ -55,26 +56,36 @@ class ImageDataset(Dataset[Sample]):
             index = key
             pixels = self.transform(self.images.read(index))
         images = self.images
-        return pixels, int(images.noisy_labels[index]), int(images.clean_labels[index]), images.ids[index].as_py()
+        labels = int(images.noisy_labels[index]), int(images.clean_labels[index])
+        return self._sample(pixels, *labels, images.ids[index].as_py(), index)
 
-    def __getitems__(self, keys: list[Any]) -> list[Sample]:
+    def _sample(
+        self, pixels: Tensor, noisy_label: int, clean_label: int, name: str, index: int
+    ) -> Sample | WeightedSample:
+        weights = self.images.weights
+        if weights is None:
+            return pixels, noisy_label, clean_label, name
+        return pixels, noisy_label, clean_label, name, float(weights[index])
+
+    def __getitems__(self, keys: list[Any]) -> list[Sample | WeightedSample]:
         """The samples of a batch, as :class:`~torch.utils.data.DataLoader` asks for them."""
         with _random_state_kept():  # once for all of them: it takes a tenth of the time to read a small image
             return [self[key] for key in keys]
 
-    def collate(self, samples: list[Sample]) -> ImageBatch:
+    def collate(self, samples: Sequence[Sample | WeightedSample]) -> ImageBatch:
         """Samples -> one batch."""
         return collate(samples, self.images.has_clean_labels)
 
 
-def collate(samples: list[Sample], has_clean_labels: bool) -> ImageBatch:
+def collate(samples: Sequence[Sample | WeightedSample], has_clean_labels: bool) -> ImageBatch:
     """Samples -> one batch, without clean labels where none of the split is known."""
-    pixels, noisy_labels, clean_labels, ids = zip(*samples, strict=True)
+    pixels, noisy_labels, clean_labels, ids, *weights = zip(*samples, strict=True)
     return ImageBatch(
         images=torch.stack(pixels),
         noisy_labels=torch.tensor(noisy_labels),
         clean_labels=torch.tensor(clean_labels) if has_clean_labels else None,
         ids=list(ids),
+        weights=torch.tensor(weights[0]) if weights else None,
     )
 
 

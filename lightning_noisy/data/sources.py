@@ -1,6 +1,7 @@
 """From a source's name to its splits: images and labels as they lie there, not yet numbered by class."""
 
 import gzip
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from lightning_noisy.data.stores import ArrayStore, FileStore
+from lightning_noisy.data.stores import ArrayStore, FileStore, is_utf8, readable
 from lightning_noisy.data.table import ImageStore, unique_ids
 
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
@@ -29,6 +30,7 @@ class RawSplit:
         class_names: Names of the class numbers, where the source tells them.
         is_clean: Whether the labels are known to be right.
         where: The source's name for messages.
+        weights: N numbers, what each image weighs in the training loss; ``None`` if there are none.
     """
 
     store: ImageStore
@@ -38,6 +40,7 @@ class RawSplit:
     class_names: list[str] | None = None
     is_clean: bool = False
     where: str = ""
+    weights: pa.Array | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Columns:
     id: str | None = None
     split: str | None = None
     strict: bool = True
+    weight: str | None = None
 
 
 def read_source(source: str, columns: Columns, seed: int, argument: str = "source") -> dict[str, RawSplit]:
@@ -157,9 +161,10 @@ def _class_folders(root: Path, folder: Path, argument: str) -> RawSplit:
                 ".jpg, .png, .webp or another image suffix. Remove the folder or fill it."
             )
         paths += [file.relative_to(root).as_posix() for file in files]
-        labels += [class_folder.name] * len(files)
-    column = pa.array(paths, pa.string())
-    return RawSplit(FileStore(root, column), unique_ids(column), pa.array(labels), where=str(folder))
+        labels += [readable(class_folder.name)] * len(files)
+    ids = pa.array(map(readable, paths), pa.string())
+    files = ids if all(map(is_utf8, paths)) else pa.array(map(os.fsencode, paths), pa.binary())
+    return RawSplit(FileStore(root, files), unique_ids(ids), pa.array(labels), where=readable(str(folder)))
 
 
 def _visible_folders(folder: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +16,37 @@ class FileStore:
 
     Args:
         root: The folder.
-        paths: Of each row, relative to ``root`` or absolute.
+        paths: Of each row, relative to ``root`` or absolute; bytes where a name is not UTF-8.
     """
 
     needs_scan = True
 
-    def __init__(self, root: Path, paths: pa.StringArray) -> None:
+    def __init__(self, root: Path, paths: pa.StringArray | pa.BinaryArray) -> None:
         self.root = root
         self.paths = paths
 
     def read(self, row: int) -> Image.Image:
-        with Image.open(self.root / self.paths[row].as_py()) as image:
+        with Image.open(self._file(row)) as image:
             return to_rgb(image)
 
-    def path(self, row: int) -> str:
-        return str(self.root / self.paths[row].as_py())
+    def path(self, row: int) -> str | None:
+        return _text_path(self._file(row))
+
+    def encoded(self, row: int) -> bytes:
+        return self._file(row).read_bytes()
 
     def fingerprint(self, rows: np.ndarray) -> str:
         digest = hashlib.sha256()
         for row in rows.tolist():
-            path = self.root / self.paths[row].as_py()
-            digest.update(str(path).encode())
+            path = self._file(row)
+            digest.update(os.fsencode(path))
             if path.is_file():
                 status = path.stat()
                 digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
         return digest.hexdigest()
+
+    def _file(self, row: int) -> Path:
+        return self.root / os.fsdecode(self.paths[row].as_py())
 
 
 class ArrayStore:
@@ -55,6 +62,11 @@ class ArrayStore:
 
     def path(self, row: int) -> None:
         return None
+
+    def encoded(self, row: int) -> bytes:
+        file = io.BytesIO()
+        Image.fromarray(self.pixels[row]).save(file, "PNG")
+        return file.getvalue()
 
     def fingerprint(self, rows: np.ndarray) -> str:
         return hashlib.sha256(self.pixels[rows].tobytes()).hexdigest()
@@ -85,9 +97,14 @@ class DatasetStore:
         return decode_value(self.dataset[row][self.column], self.root)
 
     def path(self, row: int) -> str | None:
-        value = self.dataset[row][self.column]
-        path = value.get("path") if isinstance(value, dict) else value
-        return path if isinstance(path, str) else None
+        data, path = _cell(self.dataset[row][self.column])
+        return _text_path(self.root / path) if data is None and isinstance(path, str) else None
+
+    def encoded(self, row: int) -> bytes:
+        data, path = _cell(self.dataset[row][self.column])
+        if data is None and path is None:
+            raise ValueError("there is no image in this row")
+        return (self.root / str(path)).read_bytes() if data is None else data
 
     def fingerprint(self, rows: np.ndarray) -> str:
         return hashlib.sha256(self.dataset._fingerprint.encode() + rows.tobytes()).hexdigest()
@@ -103,13 +120,34 @@ def decode_value(value: Any, root: Path | None = None) -> Image.Image:
     Raises:
         ValueError: If the cell is empty.
     """
-    data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (None, value)
-    if isinstance(value, bytes):
-        data = value
+    data, path = _cell(value)
     if data is None and (path is None or root is None):
         raise ValueError("there is no image in this row")
     with Image.open(Path(str(root)) / str(path) if data is None else io.BytesIO(data)) as image:
         return to_rgb(image)
+
+
+def _cell(value: Any) -> tuple[bytes | None, Any]:
+    """The bytes and the path that a cell of a table has."""
+    if isinstance(value, dict):
+        return value.get("bytes"), value.get("path")
+    return (value, None) if isinstance(value, bytes) else (None, value)
+
+
+def _text_path(path: Path) -> str | None:
+    """The absolute path, unless it is not UTF-8: then no table and no log can hold it."""
+    absolute = os.path.abspath(path)
+    return absolute if is_utf8(absolute) else None
+
+
+def is_utf8(path: str) -> bool:
+    """Whether a path as Python gives it is text; bytes that are not UTF-8 come as lone surrogates."""
+    return path.isascii() or not any("\ud800" <= character <= "\udfff" for character in path)
+
+
+def readable(path: str) -> str:
+    """A path of the file system as text: ``caf\\xe9.png`` where it is not UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

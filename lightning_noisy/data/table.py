@@ -1,6 +1,6 @@
 """A split of a data set: images that are read when they are needed, and their labels in small columns."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -23,7 +23,10 @@ class ImageStore(Protocol):
         """The decoded image, RGB."""
 
     def path(self, row: int) -> str | None:
-        """Its file, where it has one of its own."""
+        """The absolute path of its file, where it has one of its own whose name is text."""
+
+    def encoded(self, row: int) -> bytes:
+        """The image as the bytes of a file: its own as they are, or PNG."""
 
     def fingerprint(self, rows: np.ndarray) -> str:
         """A text that changes when the images of these rows change."""
@@ -40,6 +43,7 @@ class LabelledImages:
         class_names: The K names.
         store: Reads the images.
         rows: (N,) int64, the store's row of each image.
+        weights: (N,) float32, what each image weighs in the training loss; ``None`` is one.
     """
 
     ids: pa.StringArray
@@ -48,6 +52,7 @@ class LabelledImages:
     class_names: list[str]
     store: ImageStore
     rows: np.ndarray
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.noisy_labels)
@@ -60,6 +65,10 @@ class LabelledImages:
         """The image's file, where it has one of its own."""
         return self.store.path(int(self.rows[index]))
 
+    def encoded(self, index: int) -> bytes:
+        """The image as the bytes of a file."""
+        return self.store.encoded(int(self.rows[index]))
+
     def select(self, indices: np.ndarray) -> "LabelledImages":
         """The images at ``indices``, in their order."""
         return replace(
@@ -68,6 +77,7 @@ class LabelledImages:
             noisy_labels=self.noisy_labels[indices],
             clean_labels=self.clean_labels[indices],
             rows=self.rows[indices],
+            weights=None if self.weights is None else self.weights[indices],
         )
 
     @property
@@ -85,12 +95,14 @@ class ImageBatch:
         noisy_labels: (B,) int64, the given labels.
         clean_labels: (B,) int64, -1 where unknown; ``None`` where the split has none.
         ids: B strings.
+        weights: (B,) float32, what each image weighs in the training loss; ``None`` where the data have no weights.
     """
 
     images: Tensor
     noisy_labels: Tensor
     clean_labels: Tensor | None
     ids: list[str]
+    weights: Tensor | None = None
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter((self.images, self.noisy_labels))
@@ -100,18 +112,20 @@ class ImageBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "ImageBatch":
         """The same batch on another device."""
-        clean = None if self.clean_labels is None else self.clean_labels.to(device, non_blocking=non_blocking)
-        return ImageBatch(
-            self.images.to(device, non_blocking=non_blocking),
-            self.noisy_labels.to(device, non_blocking=non_blocking),
-            clean,
-            self.ids,
-        )
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "ImageBatch":
         """The same batch in page-locked memory."""
-        clean = None if self.clean_labels is None else self.clean_labels.pin_memory()
-        return ImageBatch(self.images.pin_memory(), self.noisy_labels.pin_memory(), clean, self.ids)
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "ImageBatch":
+        return ImageBatch(
+            change(self.images),
+            change(self.noisy_labels),
+            None if self.clean_labels is None else change(self.clean_labels),
+            self.ids,
+            None if self.weights is None else change(self.weights),
+        )
 
 
 def unique_ids(names: Sequence[str] | pa.Array) -> pa.StringArray:

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lightning_noisy.data.table import unique_ids
 
 IMAGE_COLUMNS = ("path", "file_name", "filename", "file", "image", "image_path", "filepath", "img")
 LABEL_COLUMNS = ("label", "noisy_label", "labels", "class", "target", "category", "fine_label")
+WEIGHT_COLUMN = "label_weight"
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
 
 
@@ -134,6 +136,9 @@ def _by_split(
         "clean_label_column", columns.clean_label, (), table.column_names, where
     )
     identifier = columns.id and find_column("id_column", columns.id, (), table.column_names, where)
+    weight = columns.weight or (WEIGHT_COLUMN if WEIGHT_COLUMN in table.column_names else None)
+    if weight is not None:
+        find_column("weight_column", weight, (), table.column_names, where)
     names = paths if identifier is None else table[identifier].combine_chunks()
     whole = RawSplit(
         store=store,
@@ -143,6 +148,7 @@ def _by_split(
         class_names=class_names.get(label),
         is_clean=label == clean,
         where=where,
+        weights=table[weight].combine_chunks() if weight else None,
     )
     split_column = columns.split or ("split" if "split" in table.column_names else None)
     if split_column is None:
@@ -159,7 +165,12 @@ def present_columns(columns: Columns, present: Sequence[str]) -> Columns:
 
     clean_label = here(columns.clean_label)
     return Columns(
-        columns.image, here(columns.label) or clean_label, clean_label, here(columns.id), here(columns.split)
+        columns.image,
+        here(columns.label) or clean_label,
+        clean_label,
+        here(columns.id),
+        here(columns.split),
+        weight=here(columns.weight),
     )
 
 
@@ -185,9 +196,13 @@ def _rows(whole: RawSplit, rows: np.ndarray) -> RawSplit:
         store = FileStore(store.root, store.paths.take(taken))
     elif isinstance(store, DatasetStore):
         store = DatasetStore(store.dataset.select(rows), store.column, store.root)
-    clean = None if whole.clean_labels is None else whole.clean_labels.take(taken)
-    return RawSplit(
-        store, whole.ids.take(taken), whole.labels.take(taken), clean, whole.class_names, whole.is_clean, whole.where
+    return replace(
+        whole,
+        store=store,
+        ids=whole.ids.take(taken),
+        labels=whole.labels.take(taken),
+        clean_labels=None if whole.clean_labels is None else whole.clean_labels.take(taken),
+        weights=None if whole.weights is None else whole.weights.take(taken),
     )
 
 

@@ -1,6 +1,7 @@
 """What remains of a training: a clean model in its library's own format, its card, and the push to the Hub."""
 
+from lightning_noisy.hub.commit import PushError
 from lightning_noisy.hub.export import export_clean
-from lightning_noisy.hub.push import PushError, PushReport, push_clean
+from lightning_noisy.hub.push import PushReport, push_clean
 
 __all__ = ["PushError", "PushReport", "export_clean", "push_clean"]

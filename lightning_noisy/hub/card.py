@@ -52,18 +52,13 @@ class CardOptions:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.license, str) or not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", self.license):
-            raise ValueError(
-                "Expected argument `license` to be the licence of the weights by the Hub's identifier, such as "
-                f"'apache-2.0', 'mit', 'cc-by-nc-4.0' or 'other', but got {self.license!r}. It must allow what the "
-                "licences of the base model and the data allow."
-            )
+        check_license(self.license, "the weights", "the licences of the base model and the data")
         for name, repo_id in [
             ("repo_id", self.repo_id),
             ("base_model", self.base_model),
             *(("datasets", dataset) for dataset in self.datasets or ()),
         ]:
-            _check_repo_id(name, repo_id)
+            check_repo_id(name, repo_id)
         for name, value in self.metrics.items():
             number = plain_number(value)
             if number is None or not math.isfinite(number):
@@ -112,15 +107,7 @@ def render_card(trained: TrainedModel, options: CardOptions, estimate: NoiseEsti
         "synthetic_noise": record.data.get("noise"),
         "facts": _facts(trained),
     }
-    environment = Environment(
-        loader=PackageLoader("lightning_noisy.hub", "."),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # it is Markdown: `text` escapes
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"text": markdown_text, "python": json.dumps}
+    environment = markdown_environment("lightning_noisy.hub")
     body = environment.get_template("model_card.md.jinja").render(values)
     return f"---\n{card_metadata(trained, options, metrics, model_name).to_yaml()}\n---\n\n{body}"
 
@@ -162,6 +149,20 @@ def card_metadata(
     )
 
 
+def markdown_environment(package: str) -> Environment:
+    """For a package's templates of Markdown, with the filters ``text`` and ``python``."""
+    environment = Environment(
+        loader=PackageLoader(package, "."),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # it is Markdown: `text` escapes
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"text": markdown_text, "python": json.dumps}
+    return environment
+
+
 def markdown_text(value: Any) -> str:
     """A text of the user's for a line of Markdown or a cell of a table: no HTML, no markup, no line break."""
     escaped = plain_text(str(value)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -175,7 +176,23 @@ def plain_text(value: str) -> str:
     return visible if len(visible) <= LONGEST_TEXT else visible[: LONGEST_TEXT - 1] + "…"
 
 
-def _check_repo_id(name: str, repo_id: str | None) -> None:
+def check_license(license: str | None, of_what: str, above: str) -> None:
+    """Raises a :class:`ValueError` where it is no identifier of the Hub's; none is taken for granted.
+
+    Args:
+        license: What the user gives.
+        of_what: What it is the licence of.
+        above: What it must agree with.
+    """
+    if not isinstance(license, str) or not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license):
+        raise ValueError(
+            f"Expected argument `license` to be the licence of {of_what} by the Hub's identifier, such as "
+            f"'apache-2.0', 'mit', 'cc-by-nc-4.0' or 'other', but got {license!r}. It must allow what {above} allow."
+        )
+
+
+def check_repo_id(name: str, repo_id: str | None) -> None:
+    """Raises a :class:`ValueError` that names the argument, where it is none of the Hub's."""
     if repo_id is None:
         return
     try:

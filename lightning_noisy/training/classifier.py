@@ -24,6 +24,9 @@ from lightning_noisy.training.mixin import NoisyLabelMixin
 from lightning_noisy.training.mixing import LabelMixing
 from lightning_noisy.training.sharding import is_sharded, whole_copy
 
+SMALLEST_SHARE = 1e-9
+"""Of a batch that counts nothing, whose loss is zero."""
+
 
 class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
     """Fine-tunes an image classifier on partly wrong labels.
@@ -170,12 +173,13 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         images, noisy_labels = batch
-        mixed_images, targets = self.mix(images, noisy_labels)
+        weights = getattr(batch, "weights", None)
+        mixed_images, targets = self.mix(images, noisy_labels, weights)
         clean_logits = self._checked_logits(mixed_images)
         loss = self.noisy_loss(clean_logits, targets)
-        # Images that only fill the batch must not make the loss look small.
-        share = count_labelled(noisy_labels) / len(images)
-        self.log("train/loss", loss / share.clamp_min(1 / len(images)), batch_size=len(images))
+        # Images that only fill the batch, or weigh little, must not make the loss look small.
+        share = count_labelled(noisy_labels if weights is None else targets) / len(images)
+        self.log("train/loss", loss / share.clamp_min(SMALLEST_SHARE), batch_size=len(images))
         if self.mix.mixer is None:
             self._log_accuracies("train", clean_logits, batch)
         return loss

@@ -30,7 +30,7 @@ from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
@@ -361,12 +361,14 @@ class HubServer:
         return Answer(refs)
 
     def _tree(self, request: Request) -> Answer:
-        """All files under the path, also where the client did not ask for those in sub-folders."""
+        """All files and folders under the path, also where the client did not ask for what is in sub-folders."""
         folder = request.params["path"] + "/" if "path" in request.params else ""
         files = self._repo(request).history(request.params["revision"])[-1].files
         entries = [self._entry(path, content) for path, content in files.items() if path.startswith(folder)]
         if not entries:
             raise HubError(404, "Entry not found", "EntryNotFound")
+        folders = {parent.as_posix() for entry in entries for parent in PurePosixPath(entry["path"]).parents[:-1]}
+        entries += [{"type": "directory", "path": path, "size": 0, "oid": "0" * 40} for path in sorted(folders)]
         return Answer(entries)
 
     def _info(self, request: Request) -> Answer:

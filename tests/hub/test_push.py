@@ -3,8 +3,6 @@
 import json
 import math
 import re
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -18,11 +16,13 @@ from lightning_noisy import NoisyImageClassifier
 from lightning_noisy.hub import export_clean
 
 from ..hf.small import noisy_vit, tiny_vit
+from .client import Client
 from .conftest import images
-from .hub_server import TOKEN, HubServer, client_env, run_client
+from .hub_server import TOKEN, HubServer, run_client
 
 CLIENT = """
 import io, json, logging, sys
+import lightning_noisy.hub.commit as commit
 import lightning_noisy.hub.push as push
 
 log = io.StringIO()
@@ -30,7 +30,7 @@ logging.basicConfig(stream=log, level=logging.DEBUG)
 answers, sys.stdout = sys.stdout, log
 for line in sys.stdin:
     order = json.loads(line)
-    push.TIMEOUT = order.pop("timeout", 30.0)
+    commit.TIMEOUT = order.pop("timeout", 30.0)
     start = log.tell()
     try:
         report = push.push_clean(**order)
@@ -59,36 +59,17 @@ print(json.dumps([plain.pretrained_cfg["label_names"], list(model.config.id2labe
 numbers = count()
 
 
-class Client:
+class PushClient(Client):
     """A process that pushes what it is told to."""
 
-    def __init__(self, server, home):
-        self.server, self.home = server, home
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", CLIENT],
-            env=client_env(server, home),
-            cwd=home,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
     def push(self, model, repo_id, license="mit", **options):
-        order = {"model": str(model), "repo_id": repo_id, "license": license, **options}
-        print(json.dumps(order), file=self.process.stdin, flush=True)
-        answer = json.loads(self.process.stdout.readline())
-        assert TOKEN not in json.dumps(answer), "no token in a message or a log"
-        return answer
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait(timeout=30)
+        return self.ask(model=str(model), repo_id=repo_id, license=license, **options)
 
 
 @pytest.fixture(scope="module", params=["regular", pytest.param("lfs", marks=pytest.mark.slow)])
 def client(request, tmp_path_factory):
     with HubServer(lfs=request.param == "lfs") as server:
-        client = Client(server, tmp_path_factory.mktemp("home"))
+        client = PushClient(server, tmp_path_factory.mktemp("home"), CLIENT)
         yield client
         client.close()
 
@@ -310,7 +291,7 @@ AutoModelForImageClassification.from_pretrained(sys.argv[1]).push_to_hub("me/cle
 @pytest.mark.slow
 def test_the_card_survives_a_push_by_transformers(exported, tmp_path):
     with HubServer() as server:
-        client = Client(server, tmp_path)
+        client = PushClient(server, tmp_path, CLIENT)
         card = client.push(exported, "me/clean")["card"]
         client.close()
         run_client(server, tmp_path, AFTERWARDS, exported)
@@ -341,7 +322,7 @@ print(json.dumps([model.run_record.base_model, timm_way.hparams["backbone"]["bas
 @pytest.mark.slow
 def test_training_goes_on_from_a_repository_on_the_hub(exported, lightning_checkpoint, tmp_path):
     with HubServer() as server:
-        client = Client(server, tmp_path)
+        client = PushClient(server, tmp_path, CLIENT)
         client.push(exported, "me/clean")
         plain = export_clean(tiny_vit(), tmp_path / "plain", license="mit")
         client.push(plain, "me/plain")
