@@ -32,9 +32,7 @@ COLUMNS = ["id", "path", "split", "row", "given_label", "suggested_label"]
 COLUMNS += ["p_given", "p_suggested", "clean_probability", "is_issue", "rank"]
 
 
-def write_report(
-    audit: LabelAudit, images: AuditImages, most_images: int = 1000, thumbnail_size: int = 128
-) -> Path:
+def write_report(audit: LabelAudit, images: AuditImages, most_images: int = 1000, thumbnail_size: int = 128) -> Path:
     """Writes ``report.html`` into the folder of the audit and gives its path.
 
     Args:

@@ -38,7 +38,7 @@ class Grid {
   layout() {
     const style = getComputedStyle(this.element);
     const least = parseFloat(style.getPropertyValue("--tile"));
-    const textHeight = parseFloat(style.fontSize) * 3.7;
+    const textHeight = parseFloat(style.fontSize) * parseFloat(style.getPropertyValue("--lines"));
     this.#gap = parseFloat(style.getPropertyValue("--gap"));
     const whole = this.element.clientWidth;
     this.#columns = Math.max(1, Math.floor((whole + this.#gap) / (least + this.#gap)));
@@ -50,8 +50,8 @@ class Grid {
     this.render();
   }
 
-  /** Makes one tile the current one, brings it to the screen and gives it the focus. */
-  select(place, { focus = true } = {}) {
+  /** Makes one tile the current one, and brings it to the screen or gives it the focus. */
+  select(place, { focus, scroll }) {
     const before = this.#tiles.get(this.current);
     this.current = place;
     before?.setAttribute("tabindex", "-1");
@@ -61,9 +61,8 @@ class Grid {
     if (!tile) return;
     tile.setAttribute("tabindex", "0");
     tile.classList.add("current");
-    if (!focus) return;
-    tile.focus({ preventScroll: true });
-    tile.scrollIntoView({ block: "nearest" });
+    if (focus) tile.focus({ preventScroll: true });
+    if (scroll) tile.scrollIntoView({ block: "nearest" });
   }
 
   /** Draws the tile of a place anew, where it is in the page. */
@@ -74,10 +73,6 @@ class Grid {
     const tile = this.#make(place);
     old.replaceWith(tile);
     if (hadFocus) tile.focus({ preventScroll: true });
-  }
-
-  refreshAll() {
-    for (const place of this.#tiles.keys()) this.refresh(place);
   }
 
   render() {

@@ -13,8 +13,8 @@ function showOverview(data, choose) {
 
 function showRate(summary) {
   const [value, low, high] = summary.errors;
-  byId("rate").textContent = percent(value);
-  byId("rate-interval").textContent = `95% interval ${percent(low)} – ${percent(high)}`;
+  byId("rate").textContent = percentFine(value);
+  byId("rate-interval").textContent = `95% interval ${percentFine(low)} – ${percentFine(high)}`;
   const models = summary.folds ? `by ${summary.folds}-fold models` : "by the model trained on them";
   byId("rate-facts").textContent = `${count(summary.issues)} of ${images(summary.images)} flagged ${models}.`;
 }
@@ -47,14 +47,14 @@ function classBar(summary, number, end, choose) {
   const whisker = el("span", { class: "bar-whisker" });
   whisker.style.left = at(low);
   whisker.style.width = `calc(${at(high)} - ${at(low)})`;
-  const label = `${isolated(name)}: ${percent(value)} flagged, 95% interval ${percent(low)} to ${percent(high)}, ${count(issues)} of ${images(total)}. Show them`;
+  const label = `${isolated(name)}: ${percentFine(value)} flagged, 95% interval ${percentFine(low)} to ${percentFine(high)}, ${count(issues)} of ${images(total)}. Show them`;
   const button = el(
     "button",
     { type: "button", class: "bar", "aria-label": label, title: `${count(issues)} of ${images(total)} flagged` },
     el("span", { class: "bar-name" }, named(name)),
     el("span", { class: "bar-track" }, fill, whisker),
-    el("span", { class: "bar-value" }, percent(value)),
-    el("span", { class: "bar-range muted" }, `${percent(low)} – ${percent(high)}`),
+    el("span", { class: "bar-value" }, percentFine(value)),
+    el("span", { class: "bar-range muted" }, `${percentFine(low)} – ${percentFine(high)}`),
   );
   button.addEventListener("click", () => choose({ given: number }));
   return el("div", { role: "listitem" }, button);
@@ -65,8 +65,8 @@ function showMatrix(summary, choose) {
   const total = summary.class_names.length;
   const all = shown.length === total;
   byId("matrix-note").textContent = all
-    ? "What images of each true class were labelled as."
-    : `What images of each true class were labelled as: the ${shown.length} classes of the most confused pairs, of ${count(total)}.`;
+    ? "What the images of each true class were labelled as, in percent."
+    : `What the images of each true class were labelled as, in percent: the ${shown.length} classes of the most confused pairs, of ${count(total)}.`;
   if (shown.length === 0) return;
   const wrong = summary.matrix.flatMap((row, i) => row.filter((_, j) => i !== j));
   const most = Math.max(...wrong, 0.001);
@@ -83,14 +83,14 @@ function matrixTable(summary, most, choose) {
     const inner = el("span", {}, named(summary.class_names[number], 24));
     return el("th", { scope, class: `${scope}-name` }, inner);
   };
-  const head = el("tr", {}, el("td", { class: "corner" }), ...shown.map((number) => heading(number, "col")));
-  const axis = el("tr", {}, el("td", {}), el("th", { class: "axis", colspan: shown.length, scope: "colgroup" }, "Given label"));
+  const head = el("tr", {}, el("td", { colspan: 2 }), ...shown.map((number) => heading(number, "col")));
+  const axis = el("tr", {}, el("td", { colspan: 2 }), el("th", { class: "axis", colspan: shown.length, scope: "colgroup" }, "Given label"));
+  const side = el("th", { class: "axis side", rowspan: shown.length, scope: "rowgroup" }, el("span", {}, "True class"));
   const rows = shown.map((truth, i) => {
     const cells = shown.map((given, j) => matrixCell(summary, truth, given, summary.matrix[i][j], most, withNumbers));
-    return el("tr", {}, heading(truth, "row"), ...cells);
+    return el("tr", {}, ...(i === 0 ? [side] : []), heading(truth, "row"), ...cells);
   });
-  const caption = el("caption", {}, el("span", { class: "axis" }, "True class (rows)"));
-  const table = el("table", { class: withNumbers ? "with-numbers" : "compact" }, caption, el("thead", {}, axis, head), el("tbody", {}, ...rows));
+  const table = el("table", { class: withNumbers ? "with-numbers" : "compact" }, el("thead", {}, axis, head), el("tbody", {}, ...rows));
   table.addEventListener("click", (event) => {
     const { truth, given } = event.target.closest("td[data-given]")?.dataset ?? {};
     if (given !== undefined && given !== truth) choose({ given: Number(given), suggested: Number(truth) });

@@ -49,6 +49,7 @@ function passing() {
 
 /** Applies filters and order; the current row stays current where it is still shown, else its place does. */
 function refill({ stay = true, focus = false } = {}) {
+  const hadFocus = byId("grid-area").contains(document.activeElement);
   const before = grid.shown[grid.current];
   const wanted = stay ? before : undefined;
   const shown = passing();
@@ -60,7 +61,7 @@ function refill({ stay = true, focus = false } = {}) {
   byId("clear").hidden = !isFiltered();
   byId("empty").hidden = shown.length > 0;
   byId("empty").textContent = total === 0 ? "There is no image in this audit." : "No image passes these filters.";
-  select(grid.current, focus);
+  select(grid.current, focus || hadFocus);
 }
 
 function isFiltered() {
@@ -90,6 +91,13 @@ function fillStates() {
   byId("flag-field").hidden = flagged === 0 || flagged === total;
 }
 
+function embedded() {
+  const flagged = rows.is_issue.filter(Boolean).length;
+  if (flagged < summary.issues) return `The ${count(flagged)} most suspicious of ${count(summary.issues)} flagged images are in this page.`;
+  const others = total > flagged ? `, and the next ${count(total - flagged)} of ${count(summary.images - summary.issues)} others` : "";
+  return `All ${count(flagged)} flagged images are in this page${others}.`;
+}
+
 function choose({ given, suggested }) {
   filters.reset();
   field("given").value = given;
@@ -104,7 +112,10 @@ function choose({ given, suggested }) {
 /* Selection and decisions */
 
 function select(place, focus = true) {
-  grid.select(place, { focus });
+  // Who decides by the buttons of the panel stays on them.
+  const inPanel = byId("selection").contains(document.activeElement);
+  grid.select(place, { focus: focus && !inPanel, scroll: focus });
+  if (focus && !inPanel && grid.shown.length === 0) byId("empty").focus();
   const row = grid.shown[place] ?? null;
   showSelection(data, row, row === null ? null : decisions.get(rows.id[row]));
 }
@@ -136,6 +147,10 @@ function undo() {
     refill();
   }
   showProgress();
+  if (!decisions.canUndo) {
+    byId("undo").blur();
+    select(grid.current);
+  }
   announce(`Undone. ${byId("progress-text").textContent}`);
 }
 
@@ -204,7 +219,7 @@ function target(key) {
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, dialog")) return;
   if (event.key === "?") return byId("help").showModal();
-  if (!event.target.closest("#grid, #selection")) return;
+  if (!event.target.closest("#grid-area, #selection")) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const place = target(key);
   if (place !== null) select(place);
@@ -221,15 +236,16 @@ fillClasses("given", rows.given_label);
 fillClasses("suggested", rows.suggested_label);
 fillStates();
 const lost = data.thumbnails.filter((thumbnail) => thumbnail === null).length;
-byId("embedded").textContent =
-  `${total === summary.images ? "All" : `The top ${count(total)} of`} ${images(summary.images)} ${total === summary.images ? "are" : "are"} in this page` +
-  (lost ? `; ${count(lost)} of them can’t be read any more.` : ".");
+byId("embedded").textContent = embedded() + (lost ? ` ${count(lost)} can’t be read any more.` : "");
 refill({ stay: false });
 showProgress();
 
 filters.addEventListener("input", () => refill({ stay: false }));
 filters.addEventListener("submit", (event) => event.preventDefault());
-filters.addEventListener("reset", () => setTimeout(() => refill({ stay: false })));
+byId("clear").addEventListener("click", () => {
+  filters.reset();
+  refill({ stay: false, focus: true });
+});
 for (const button of document.querySelectorAll("[data-decision]")) {
   button.addEventListener("click", () => decide(button.dataset.decision));
 }

@@ -1,10 +1,10 @@
 /** Name and probability of both labels; `decision` strikes through what it refuses. */
-function labels(data, row, decision) {
+function labels(data, row, decision, write) {
   const { rows, summary } = data;
   const given = summary.class_names[rows.given_label[row]];
   const suggested = summary.class_names[rows.suggested_label[row]];
   const line = (kind, name, share) =>
-    el("div", { class: `label ${kind}` }, el("span", { class: "label-name" }, named(name)), el("span", { class: "label-share" }, percent(share)));
+    el("div", { class: `label ${kind}` }, el("span", { class: "label-name" }, classNamed(name)), el("span", { class: "label-share" }, write(share)));
   const refuses = { accept: "refuses-given", keep: "refuses-suggested", drop: "refuses-both" }[decision] ?? "";
   return el("div", { class: `labels ${refuses}` }, line("given", given, rows.p_given[row]), line("suggested", suggested, rows.p_suggested[row]));
 }
@@ -22,7 +22,7 @@ function makeTile(data, row, decision) {
   const frame = el("div", { class: "frame" }, picture(data.thumbnails[row]));
   if (decision !== null) frame.append(el("span", { class: `mark ${decision}` }, icon(decision), WORDS.get(decision)));
   const tile = el("article", { class: `tile ${decision ?? ""}`, role: "article", "aria-label": spoken(data, row, decision) });
-  tile.append(frame, labels(data, row, decision));
+  tile.append(frame, labels(data, row, decision, percentShort));
   return tile;
 }
 
@@ -30,7 +30,7 @@ function makeTile(data, row, decision) {
 function showSelection(data, row, decision) {
   const none = row === null;
   byId("preview").replaceChildren(none ? el("p", { class: "muted" }, "No image selected") : picture(data.thumbnails[row]));
-  byId("preview-names").replaceChildren(...(none ? [] : [labels(data, row, decision)]));
+  byId("preview-names").replaceChildren(...(none ? [] : [labels(data, row, decision, percent)]));
   byId("details").replaceChildren(...(none ? [] : details(data, row)));
   for (const button of document.querySelectorAll("[data-decision]")) {
     button.disabled = none;

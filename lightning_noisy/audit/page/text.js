@@ -16,10 +16,18 @@ function short(text, most = LONGEST_NAME) {
 }
 
 /** A name as an element of its own direction; the whole name is its title. */
-function named(text, most) {
+function named(text, most = LONGEST_NAME) {
   const bdi = el("bdi", { title: plain(text) });
   bdi.textContent = short(text, most);
   return bdi;
+}
+
+// The class names come again on each tile.
+const classElements = new Map();
+
+function classNamed(name) {
+  if (!classElements.has(name)) classElements.set(name, named(name));
+  return classElements.get(name).cloneNode(true);
 }
 
 /** A name for an attribute or an option, where there can be no element: isolated by characters. */
@@ -50,6 +58,14 @@ function percent(share) {
   return `${(100 * share).toFixed(share < 0.1 || share > 0.99 ? 1 : 0).replace(/\.0$/, "")}%`;
 }
 
+/** Without decimals, where there is little room. */
+function percentShort(share) {
+  if (share > 0 && share < 0.005) return "<1%";
+  if (share < 1 && share >= 0.995) return ">99%";
+  return `${Math.round(100 * share)}%`;
+}
+
+const percentFine = (share) => `${(100 * share).toFixed(1)}%`;
 const count = (number) => number.toLocaleString("en");
 const images = (number) => `${count(number)} ${number === 1 ? "image" : "images"}`;
 const byId = (id) => document.getElementById(id);
