@@ -78,7 +78,7 @@ class TestReport:
     def test_a_thousand_classes_stay_small(self, tmp_path):
         names = [f"class {number}" for number in range(1000)]
         audit, _ = write_audit(tmp_path / "a", 90, names)
-        counts = np.random.default_rng(0).integers(0, 3, (1000, 1000))
+        counts = 20 * np.eye(1000, dtype=int) + 3 * np.eye(1000, k=1, dtype=int) + np.eye(1000, k=-7, dtype=int)
         summarise(counts, counts - np.diag(np.diag(counts)), names, audit_id="a").write(audit.directory)
         path = write_report(LabelAudit(audit.directory), AuditImages({}))
         summary = embedded(path)["summary"]
