@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_noisy.audit.posterior import EVIDENCE, label_evidence, score_labels
+
+
+def formula(logits, labels, counts):
+    """All of it in float64 by numpy, image by image: the (B, K) posterior and the classifier's own probability."""
+    num_classes = len(counts)
+    matrix = (counts + 1 / num_classes) / (counts + 1 / num_classes).sum(axis=1, keepdims=True)
+    posterior, own = np.empty(logits.shape), np.empty(len(logits))
+    for row, (values, label) in enumerate(zip(logits.astype(np.float64), labels, strict=True)):
+        probs = np.exp(values - values.max()) / np.exp(values - values.max()).sum()
+        joint = probs * matrix[:, label] ** EVIDENCE
+        posterior[row], own[row] = joint / joint.sum(), probs[label]
+    return posterior, own
+
+
+@st.composite
+def audits(draw):
+    num_classes, size = draw(st.integers(2, 7)), draw(st.integers(1, 9))
+    generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    logits = generator.normal(size=(size, num_classes)) * draw(st.sampled_from([0.1, 3, 30]))
+    counts = generator.integers(0, draw(st.sampled_from([1, 5, 1000])) + 1, size=(num_classes, num_classes))
+    return logits.astype(np.float32), generator.integers(num_classes, size=size), counts.astype(np.float64)
+
+
+@given(audits())
+@settings(deadline=None)
+def test_it_is_the_formula_in_float64(audit):
+    logits, labels, counts = audit
+    scored = score_labels(torch.from_numpy(logits), torch.from_numpy(labels), label_evidence(torch.from_numpy(counts)))
+    posterior, own = formula(*audit)
+    rows = np.arange(len(labels))
+    np.testing.assert_allclose(scored.p_given, posterior[rows, labels], rtol=2e-4, atol=1e-30)
+    np.testing.assert_allclose(scored.p_suggested, posterior.max(axis=1), rtol=2e-5)
+    np.testing.assert_allclose(scored.clean_probability, own, rtol=2e-4, atol=1e-30)
+    suggested = scored.suggested_label.numpy()
+    np.testing.assert_allclose(posterior[rows, suggested], posterior.max(axis=1), rtol=2e-5)
+    assert scored.is_issue.tolist() == (suggested != labels).tolist()
+
+
+def test_a_label_that_is_as_probable_as_the_best_is_no_issue():
+    scored = score_labels(torch.zeros(3, 3), torch.tensor([0, 1, 2]), torch.zeros(3, 3))
+    assert scored.suggested_label.tolist() == [0, 1, 2] and not scored.is_issue.any()
+
+
+def test_noise_that_prefers_one_class_decides_between_equals():
+    counts = torch.tensor([[60.0, 40, 0], [0, 60, 40], [40, 0, 60]])  # class 0 becomes 1, 1 becomes 2, 2 becomes 0
+    logits = torch.tensor([[5.0, 0, 5.0]])  # 0 or 2, and the label says 1
+    scored = score_labels(logits, torch.tensor([1]), label_evidence(counts))
+    assert scored.suggested_label.item() == 0 and scored.p_suggested.item() > 0.8
+
+
+def test_half_precision_and_a_thousand_classes_are_counted_in_float32():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(5, 1000, generator=generator).bfloat16()
+    labels = torch.randint(1000, (5,), generator=generator, dtype=torch.int32)
+    counts = torch.rand(1000, 1000, generator=generator).round().double()
+    with torch.autocast("cpu", torch.bfloat16):
+        scored = score_labels(logits, labels, label_evidence(counts))
+    posterior, own = formula(logits.double().numpy(), labels.numpy(), counts.numpy())
+    np.testing.assert_allclose(scored.p_given, posterior[np.arange(5), labels], rtol=1e-4)
+    np.testing.assert_allclose(scored.clean_probability, own, rtol=1e-4)
+
+
+def test_no_images():
+    scored = score_labels(torch.empty(0, 3), torch.empty(0, dtype=torch.int64), torch.zeros(3, 3))
+    assert [len(values) for values in scored] == [0] * 5
+
+
+@pytest.mark.parametrize(
+    "logits, labels, evidence, said",
+    [
+        (torch.zeros(2, 3), torch.tensor([0, 1]), torch.zeros(4, 4), r"shapes \(B, K\) and \(K, K\), but got \(2, 3\)"),
+        (torch.zeros(2, 3), torch.tensor([0]), torch.zeros(3, 3), r"integers of shape \(2,\), but got"),
+        (torch.zeros(2, 3), torch.tensor([0.0, 1.0]), torch.zeros(3, 3), "to be integers"),
+        (torch.zeros(2, 3), torch.tensor([0, -1]), torch.zeros(3, 3), r"in \[0, 3\), but got -1 to 0"),
+        (torch.zeros(2, 3), torch.tensor([0, 3]), torch.zeros(3, 3), r"in \[0, 3\), but got 0 to 3"),
+    ],
+)
+def test_what_does_not_fit_together_is_said(logits, labels, evidence, said):
+    with pytest.raises(ValueError, match=said):
+        score_labels(logits, labels, evidence)
