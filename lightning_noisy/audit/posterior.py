@@ -8,7 +8,7 @@ from torch import Tensor
 from lightning_noisy.noise.functional import label_posterior
 from lightning_noisy.noise.initial import from_confusion
 
-EVIDENCE = 1 / 3
+EVIDENCE = 1 / 4
 """The power of what the given label says. The network has trained on that label, so its own answer holds a part of it
 already; at 1 wrong labels that were learned by heart go unseen, at 0 noise that prefers one wrong class is not used.
 Chosen in trials for the benchmark in ``benchmarks/audit.py``."""

@@ -52,7 +52,7 @@ def test_noise_that_prefers_one_class_decides_between_equals():
     counts = torch.tensor([[60.0, 40, 0], [0, 60, 40], [40, 0, 60]])  # class 0 becomes 1, 1 becomes 2, 2 becomes 0
     logits = torch.tensor([[5.0, 0, 5.0]])  # 0 or 2, and the label says 1
     scored = score_labels(logits, torch.tensor([1]), label_evidence(counts))
-    assert scored.suggested_label.item() == 0 and scored.p_suggested.item() > 0.8
+    assert scored.suggested_label.item() == 0 and scored.p_suggested.item() > 0.7
 
 
 def test_half_precision_and_a_thousand_classes_are_counted_in_float32():

@@ -1,0 +1,86 @@
+"""The ways to audit labels: which are suspicious, which are wrong, what they should be."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from auditing.predicting import FOLDS, Predictions
+from torch import Tensor
+
+from lightning_noisy.audit.posterior import label_evidence, score_labels
+from lightning_noisy.noise.counting import add_label_counts
+
+
+@dataclass
+class Verdict:
+    """What a method says of ``N`` labels; all are (N,).
+
+    Args:
+        quality: The lower, the more suspicious.
+        is_issue: Whether the label is held to be wrong.
+        suggested: What it should be; looked at where ``is_issue`` alone.
+    """
+
+    quality: np.ndarray
+    is_issue: np.ndarray
+    suggested: np.ndarray
+
+
+def by_posterior(logits: Tensor, labels: Tensor) -> Verdict:
+    """The product: the posterior of the given label, with what the network's own predictions tell of the noise."""
+    scored = score_labels(logits, labels, label_evidence(add_label_counts(None, logits, labels)))
+    return Verdict(scored.p_given.numpy(), scored.is_issue.numpy(), scored.suggested_label.numpy())
+
+
+def by_cleanlab(logits: Tensor, labels: Tensor, score: str) -> Verdict:
+    """cleanlab's label quality, its filter as it comes, and the network's prediction as the suggestion.
+
+    Source: Northcutt, Jiang, Chuang 2021, arXiv 1911.00068.
+    """
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
+    probs, given = logits.softmax(dim=1).numpy(), labels.numpy()
+    quality = get_label_quality_scores(given, probs, method=score)
+    return Verdict(quality, find_label_issues(given, probs, n_jobs=1), probs.argmax(axis=1))
+
+
+def by_prediction(logits: Tensor, labels: Tensor) -> Verdict:
+    """The classifier alone: wrong is what it predicts otherwise."""
+    predicted = logits.argmax(dim=1)
+    quality = logits.softmax(dim=1).gather(1, labels[:, None]).squeeze(1)
+    return Verdict(quality.numpy(), (predicted != labels).numpy(), predicted.numpy())
+
+
+@dataclass
+class Method:
+    """A training, and what is made of its predictions.
+
+    Args:
+        training: Of :data:`denoising.methods.METHODS`.
+        folds: 0 is one training, in sample.
+        judge: (N, K) logits and (N,) labels -> a verdict.
+    """
+
+    training: str
+    folds: int
+    judge: Callable[[Tensor, Tensor], Verdict]
+
+    def audit(self, predictions: Predictions) -> tuple[Verdict, float]:
+        """The verdict, and the processor's seconds of the training."""
+        logits, seconds = predictions.of(self.training, self.folds)
+        return self.judge(logits, predictions.cell.noisy_labels), seconds
+
+
+_confidence = partial(by_cleanlab, score="self_confidence")
+_margin = partial(by_cleanlab, score="normalized_margin")
+METHODS: dict[str, Method] = {
+    "noise layer": Method("noise layer", 0, by_posterior),
+    "noise layer, 5 folds": Method("noise layer", FOLDS, by_posterior),
+    "cleanlab, 5 folds, self-confidence": Method("cross-entropy", FOLDS, _confidence),
+    "cleanlab, 5 folds, normalised margin": Method("cross-entropy", FOLDS, _margin),
+    "cleanlab, in sample, self-confidence": Method("cross-entropy", 0, _confidence),
+    "cleanlab, in sample, normalised margin": Method("cross-entropy", 0, _margin),
+    "cross-entropy, in sample": Method("cross-entropy", 0, by_prediction),
+}
