@@ -61,20 +61,26 @@ def test_without_wrong_labels_only_the_harm_is_measured(load):
 
 
 def test_folds_give_the_answer_of_a_network_that_has_not_seen_the_image(load, cell):
-    predicting, fitting, methods = (
-        load(name) for name in ("auditing.predicting", "denoising.fitting", "denoising.methods")
-    )
-    logits, _ = predicting.Predictions(cell, seed=1).of("cross-entropy", 3)
+    fitting, methods = load("denoising.fitting"), load("denoising.methods")
+    predicted = load("auditing.predicting").Predictions(cell, seed=1).of("cross-entropy", 3)
     fold_of = torch.randperm(600, generator=torch.Generator().manual_seed(1)) % 3
     seen, unseen = (torch.nonzero(mask).flatten() for mask in (fold_of != 0, fold_of == 0))
     network, _ = fitting.fit(cell, seen, methods.Method.for_images(cell, len(seen)), 1)
-    torch.testing.assert_close(logits[unseen], fitting.predict(network, cell.images[unseen]))
+    torch.testing.assert_close(predicted.logits[unseen], fitting.predict(network, cell.images[unseen]))
 
 
 def test_methods_that_look_at_the_same_predictions_share_the_training(load, cell):
     predictions = load("auditing.predicting").Predictions(cell, seed=0)
-    assert predictions.of("cross-entropy", 0)[0] is predictions.of("cross-entropy", 0)[0]
-    assert predictions.of("noise layer", 0)[0] is not predictions.of("cross-entropy", 0)[0]
+    assert predictions.of("cross-entropy", 0) is predictions.of("cross-entropy", 0)
+    assert predictions.of("noise layer", 0) is not predictions.of("cross-entropy", 0)
+
+
+def test_the_posterior_of_a_fold_takes_the_counts_of_its_own_network(load, cell):
+    """A network whose labels say all contradicts the image; beside it, one whose labels say nothing does not."""
+    predicting, methods = load("auditing.predicting"), load("auditing.methods")
+    told, untold = 1e9 * torch.eye(3), torch.ones(3, 3)
+    predicted = predicting.Predicted(torch.tensor([[2.0, 0, 0]] * 2), torch.tensor([0, 1]), [told, untold])
+    assert methods.by_posterior(predicted, torch.tensor([1, 1])).is_issue.tolist() == [False, True]
 
 
 def test_every_method_finds_planted_errors_and_puts_them_right(load, cell):

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from auditing.predicting import FOLDS, Predictions
+import torch
+from auditing.predicting import FOLDS, Predicted, Predictions
 from torch import Tensor
 
 from lightning_noisy.audit.posterior import label_evidence, score_labels
-from lightning_noisy.noise.counting import add_label_counts
 
 
 @dataclass
@@ -27,13 +27,19 @@ class Verdict:
     suggested: np.ndarray
 
 
-def by_posterior(logits: Tensor, labels: Tensor) -> Verdict:
-    """The product: the posterior of the given label, with what the network's own predictions tell of the noise."""
-    scored = score_labels(logits, labels, label_evidence(add_label_counts(None, logits, labels)))
-    return Verdict(scored.p_given.numpy(), scored.is_issue.numpy(), scored.suggested_label.numpy())
+def by_posterior(predicted: Predicted, labels: Tensor) -> Verdict:
+    """The product: the posterior of the given label, with what the network's own training has counted."""
+    verdict = Verdict(np.empty(len(labels)), np.empty(len(labels), bool), np.empty(len(labels), np.int64))
+    for network, counts in enumerate(predicted.counts):
+        rows = torch.nonzero(predicted.network_of == network).flatten()
+        scored = score_labels(predicted.logits[rows], labels[rows], label_evidence(counts))
+        verdict.quality[rows] = scored.p_given
+        verdict.is_issue[rows] = scored.is_issue
+        verdict.suggested[rows] = scored.suggested_label
+    return verdict
 
 
-def by_cleanlab(logits: Tensor, labels: Tensor, score: str) -> Verdict:
+def by_cleanlab(predicted: Predicted, labels: Tensor, score: str) -> Verdict:
     """cleanlab's label quality, its filter as it comes, and the network's prediction as the suggestion.
 
     Source: Northcutt, Jiang, Chuang 2021, arXiv 1911.00068.
@@ -41,16 +47,16 @@ def by_cleanlab(logits: Tensor, labels: Tensor, score: str) -> Verdict:
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
 
-    probs, given = logits.softmax(dim=1).numpy(), labels.numpy()
+    probs, given = predicted.logits.softmax(dim=1).numpy(), labels.numpy()
     quality = get_label_quality_scores(given, probs, method=score)
     return Verdict(quality, find_label_issues(given, probs, n_jobs=1), probs.argmax(axis=1))
 
 
-def by_prediction(logits: Tensor, labels: Tensor) -> Verdict:
+def by_prediction(predicted: Predicted, labels: Tensor) -> Verdict:
     """The classifier alone: wrong is what it predicts otherwise."""
-    predicted = logits.argmax(dim=1)
-    quality = logits.softmax(dim=1).gather(1, labels[:, None]).squeeze(1)
-    return Verdict(quality.numpy(), (predicted != labels).numpy(), predicted.numpy())
+    likeliest = predicted.logits.argmax(dim=1)
+    quality = predicted.logits.softmax(dim=1).gather(1, labels[:, None]).squeeze(1)
+    return Verdict(quality.numpy(), (likeliest != labels).numpy(), likeliest.numpy())
 
 
 @dataclass
@@ -60,17 +66,17 @@ class Method:
     Args:
         training: Of :data:`denoising.methods.METHODS`.
         folds: 0 is one training, in sample.
-        judge: (N, K) logits and (N,) labels -> a verdict.
+        judge: The answers and (N,) labels -> a verdict.
     """
 
     training: str
     folds: int
-    judge: Callable[[Tensor, Tensor], Verdict]
+    judge: Callable[[Predicted, Tensor], Verdict]
 
     def audit(self, predictions: Predictions) -> tuple[Verdict, float]:
         """The verdict, and the processor's seconds of the training."""
-        logits, seconds = predictions.of(self.training, self.folds)
-        return self.judge(logits, predictions.cell.noisy_labels), seconds
+        predicted = predictions.of(self.training, self.folds)
+        return self.judge(predicted, predictions.cell.noisy_labels), predicted.seconds
 
 
 _confidence = partial(by_cleanlab, score="self_confidence")
