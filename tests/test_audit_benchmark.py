@@ -38,23 +38,27 @@ def test_measures_are_what_counting_gives(load):
         quality=np.array([0.1, 0.9, 0.2, 0.8, 0.7]),
         is_issue=np.array([True, False, True, True, False]),
         suggested=np.array([0, 9, 2, 0, 9]),
+        is_taken=np.array([True, False, True, False, False]),
+        error=0.5,
     )
     given, clean = np.array([1, 1, 1, 1, 1]), np.array([0, 1, 1, 0, 1])  # the first and the fourth are wrong
     assert load("auditing.measuring").measure(verdict, given, clean) == {
         "auc": pytest.approx(4 / 6, abs=1e-4),  # of 2 x 3 pairs the fourth loses to the third and the fifth
         "average_precision": pytest.approx((1 + 2 / 4) / 2),
         "precision_at_k": 0.5,
+        "flagged": 0.6,
         "f1": pytest.approx(0.8),
         "right_suggestions": pytest.approx(2 / 3, abs=1e-4),
-        "put_right": 1.0,
+        "put_right": 0.5,
         "error_before": 0.4,
-        "error_after": 0.2,
-        "error_estimated": 0.6,
+        "error_after": 0.4,  # the first is put right, the third is spoilt
+        "error_estimated": 0.5,
     }
 
 
 def test_without_wrong_labels_only_the_harm_is_measured(load):
-    verdict = load("auditing.methods").Verdict(np.ones(4), np.array([True, False, False, False]), np.zeros(4, int))
+    issues = np.array([True, False, False, False])
+    verdict = load("auditing.methods").Verdict(np.ones(4), issues, np.zeros(4, int), issues, 0.25)
     measured = load("auditing.measuring").measure(verdict, np.ones(4, int), np.ones(4, int))
     assert measured["auc"] is None and measured["f1"] is None and measured["put_right"] is None
     assert measured["error_before"] == 0 and measured["error_after"] == 0.25
@@ -80,7 +84,8 @@ def test_the_posterior_of_a_fold_takes_the_counts_of_its_own_network(load, cell)
     predicting, methods = load("auditing.predicting"), load("auditing.methods")
     told, untold = 1e9 * torch.eye(3), torch.ones(3, 3)
     predicted = predicting.Predicted(torch.tensor([[2.0, 0, 0]] * 2), torch.tensor([0, 1]), [told, untold])
-    assert methods.by_posterior(predicted, torch.tensor([1, 1])).is_issue.tolist() == [False, True]
+    verdict = methods.by_posterior(predicted, torch.tensor([1, 1]))
+    assert verdict.is_issue.tolist() == verdict.is_taken.tolist() == [False, True]
 
 
 def test_every_method_finds_planted_errors_and_puts_them_right(load, cell):
@@ -96,8 +101,8 @@ def test_every_method_finds_planted_errors_and_puts_them_right(load, cell):
 def test_the_tables_have_the_labels_as_given_and_leave_out_what_was_not_measured(load, tmp_path):
     report, collect = load("auditing.report"), load("denoising.report").collect
     names = ["auc", "average_precision", "precision_at_k", "f1", "right_suggestions", "put_right", "error_before"]
-    names += ["error_after", "error_estimated", "cpu_seconds"]
-    line = dict(zip(names, [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 2.0], strict=True))
+    names += ["error_after", "error_estimated", "cpu_seconds", "flagged"]
+    line = dict(zip(names, [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 2.0, 0.5], strict=True))
     clean = {**line, "auc": None, "f1": None, "error_before": 0.0}
     lines = [{"cell": cell, "method": method, "seed": seed, **values} for cell, values in (("a", line), ("b", clean))
              for method in (report.OURS, "cross-entropy, in sample") for seed in range(2)]  # fmt: skip

@@ -15,18 +15,19 @@ def measure(verdict: Verdict, given: np.ndarray, clean: np.ndarray) -> dict[str,
     """
     wrong, issues = given != clean, verdict.is_issue
     right = verdict.suggested == clean
-    corrected = np.where(issues, verdict.suggested, given)
+    corrected = np.where(verdict.is_taken, verdict.suggested, given)
     count, suspicious = int(wrong.sum()), np.argsort(verdict.quality, kind="stable")
     some = 0 < count < len(wrong)
     measured = {
         "auc": roc_auc_score(wrong, -verdict.quality) if some else None,
         "average_precision": average_precision_score(wrong, -verdict.quality) if some else None,
         "precision_at_k": wrong[suspicious[:count]].mean() if some else None,
+        "flagged": issues.mean(),
         "f1": f1_score(wrong, issues) if some else None,
         "right_suggestions": right[issues].mean() if issues.any() else None,
-        "put_right": (right & issues)[wrong].mean() if some else None,
+        "put_right": (corrected == clean)[wrong].mean() if some else None,
         "error_before": wrong.mean(),
         "error_after": (corrected != clean).mean(),
-        "error_estimated": issues.mean(),
+        "error_estimated": verdict.error,
     }
     return {name: None if value is None else round(float(value), 4) for name, value in measured.items()}

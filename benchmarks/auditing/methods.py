@@ -20,23 +20,31 @@ class Verdict:
         quality: The lower, the more suspicious.
         is_issue: Whether the label is held to be wrong.
         suggested: What it should be; looked at where ``is_issue`` alone.
+        is_taken: Whether relabelling takes the suggestion.
+        error: The estimated share of wrong labels.
     """
 
     quality: np.ndarray
     is_issue: np.ndarray
     suggested: np.ndarray
+    is_taken: np.ndarray
+    error: float
 
 
 def by_posterior(predicted: Predicted, labels: Tensor) -> Verdict:
-    """The product: the posterior of the given label, with what the network's own training has counted."""
-    verdict = Verdict(np.empty(len(labels)), np.empty(len(labels), bool), np.empty(len(labels), np.int64))
+    """The product: the posterior of the given label, with what the network's own training has counted.
+
+    Relabelling takes a suggestion that is more probable than the given label.
+    """
+    columns = []
     for network, counts in enumerate(predicted.counts):
         rows = torch.nonzero(predicted.network_of == network).flatten()
         scored = score_labels(predicted.logits[rows], labels[rows], label_evidence(counts))
-        verdict.quality[rows] = scored.p_given
-        verdict.is_issue[rows] = scored.is_issue
-        verdict.suggested[rows] = scored.suggested_label
-    return verdict
+        columns.append((rows, *scored))
+    rows, p_given, suggested, p_suggested, _, is_issue = (torch.cat(parts) for parts in zip(*columns, strict=True))
+    order = rows.argsort()
+    found = [values[order].numpy() for values in (p_given, is_issue, suggested, is_issue & (p_suggested > p_given))]
+    return Verdict(*found, error=float(1 - p_given.double().mean()))
 
 
 def by_cleanlab(predicted: Predicted, labels: Tensor, score: str) -> Verdict:
@@ -49,14 +57,16 @@ def by_cleanlab(predicted: Predicted, labels: Tensor, score: str) -> Verdict:
 
     probs, given = predicted.logits.softmax(dim=1).numpy(), labels.numpy()
     quality = get_label_quality_scores(given, probs, method=score)
-    return Verdict(quality, find_label_issues(given, probs, n_jobs=1), probs.argmax(axis=1))
+    issues = find_label_issues(given, probs, n_jobs=1)
+    return Verdict(quality, issues, probs.argmax(axis=1), issues, float(issues.mean()))
 
 
 def by_prediction(predicted: Predicted, labels: Tensor) -> Verdict:
     """The classifier alone: wrong is what it predicts otherwise."""
     likeliest = predicted.logits.argmax(dim=1)
     quality = predicted.logits.softmax(dim=1).gather(1, labels[:, None]).squeeze(1)
-    return Verdict(quality.numpy(), (likeliest != labels).numpy(), likeliest.numpy())
+    issues = (likeliest != labels).numpy()
+    return Verdict(quality.numpy(), issues, likeliest.numpy(), issues, float(issues.mean()))
 
 
 @dataclass

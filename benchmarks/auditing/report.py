@@ -15,11 +15,14 @@ TITLES = {
     "precision_at_k": "Precision among the k most suspicious, k the true number of wrong labels",
     "f1": "F1 of `is_issue`",
     "right_suggestions": "Share of the flagged labels whose suggestion is the true class",
-    "put_right": "Share of the wrong labels that are flagged and whose suggestion is the true class",
-    "error_after": "Share of wrong labels when all suggestions are taken (`before`: the labels as given)",
-    "error_estimated": "Estimated share of wrong labels, the flagged ones (`true`: the labels as given)",
+    "put_right": "Share of the wrong labels that relabelling puts right",
+    "error_after": "Share of wrong labels after relabelling (`before`: as given)",
+    "flagged": "Share of the labels that are flagged (`true`: that are wrong)",
+    "error_estimated": "Estimated share of wrong labels (`true`: counted)",
     "cpu_seconds": "Processor time of the training relative to one training by cross-entropy",
 }
+BESIDE = {"auc": "seeds", "flagged": "true", "error_after": "before", "error_estimated": "true"}
+"""A first column of a table: how many seeds, or the true share of wrong labels."""
 DRAWN = ("average_precision", "precision_at_k", "f1", "error_after")
 
 
@@ -39,7 +42,9 @@ def write_tables(results: Results, cells: list[str], methods: list[str], path: P
     """Markdown: a table for each thing that is measured, a row for each cell, a column for each method."""
     parts = []
     for name, title in TITLES.items():
-        extra = {"error_after": ["before"], "error_estimated": ["true"], "auc": ["seeds"]}.get(name, [])
+        extra = {"error_after": ["before"], "error_estimated": ["true"], "flagged": ["true"], "auc": ["seeds"]}.get(
+            name, []
+        )
         rows = [["cell", *extra, *methods], ["---", *["---:"] * (len(extra) + len(methods))]]
         for cell in [cell for cell in cells if (cell, OURS) in results]:
             ours = results[cell, OURS]

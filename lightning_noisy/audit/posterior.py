@@ -8,10 +8,9 @@ from torch import Tensor
 from lightning_noisy.noise.functional import label_posterior
 from lightning_noisy.noise.initial import from_confusion
 
-EVIDENCE = 1 / 4
-"""The power of what the given label says. The network has trained on that label, so its own answer holds a part of it
-already; at 1 wrong labels that were learned by heart go unseen, at 0 noise that prefers one wrong class is not used.
-Chosen in trials for the benchmark in ``benchmarks/audit.py``."""
+ISSUE_BELOW = 0.85
+"""An image whose given label is less probable than this is an issue. It is more than a half because a network that has
+trained on a wrong label is surer of it than it should be. Chosen in trials for ``benchmarks/audit.py``."""
 
 
 class ScoredLabels(NamedTuple):
@@ -19,10 +18,11 @@ class ScoredLabels(NamedTuple):
 
     Attributes:
         p_given: float32, the posterior of the given label: the lower, the more suspicious.
-        suggested_label: int64, the class with the largest posterior; the given label where it is one of the largest.
-        p_suggested: float32, its posterior.
+        suggested_label: int64, of an issue the most probable class beside the given one, else the given label.
+        p_suggested: float32, its posterior. Where it is above ``p_given``, the suggestion is the more probable label;
+            else the label is in doubt and nothing is better.
         clean_probability: float32, the classifier's own probability of the given label.
-        is_issue: bool, whether another label than the given one is suggested.
+        is_issue: bool, whether ``p_given`` is below :data:`ISSUE_BELOW`.
     """
 
     p_given: Tensor
@@ -33,21 +33,21 @@ class ScoredLabels(NamedTuple):
 
 
 def label_evidence(counts: Tensor) -> Tensor:
-    """``log T̂ ** EVIDENCE``, (K, K) -> (K, K): what a given label says of the true one.
+    """``log T̂``, (K, K) -> (K, K) float32: what a given label says of the true one.
 
     Args:
-        counts: ``[predicted class, given label]`` over all images of the audit, see
+        counts: ``[predicted class, given label]`` over all images, see
             :func:`~lightning_noisy.noise.counting.add_label_counts`.
 
     Raises:
         ValueError: If ``counts`` is not (K, K).
     """
-    return EVIDENCE * from_confusion(counts.float()).log()
+    return from_confusion(counts.float()).log()
 
 
 @torch.no_grad()
 def score_labels(clean_logits: Tensor, noisy_labels: Tensor, log_evidence: Tensor) -> ScoredLabels:
-    """Scores given labels by ``P(clean = j | x, noisy = i) ∝ T̂[j, i] ** EVIDENCE · p_j(x)``, in float32.
+    """Scores given labels by ``P(clean = j | x, noisy = i) ∝ T̂[j, i] · p_j(x)``, in float32.
 
     Args:
         clean_logits: (B, K).
@@ -62,12 +62,12 @@ def score_labels(clean_logits: Tensor, noisy_labels: Tensor, log_evidence: Tenso
         logits, given = clean_logits.float(), noisy_labels.long()
         posterior = label_posterior(logits, given, log_evidence.float())
         p_given = _of_label(posterior, given)
-        p_suggested, likeliest = posterior.max(dim=1)
-        is_issue = p_suggested > p_given
+        p_other, other = posterior.scatter(1, given[:, None], -1.0).max(dim=1)
+        is_issue = p_given < ISSUE_BELOW
         return ScoredLabels(
             p_given=p_given,
-            suggested_label=torch.where(is_issue, likeliest, given),
-            p_suggested=p_suggested,
+            suggested_label=torch.where(is_issue, other, given),
+            p_suggested=torch.where(is_issue, p_other, p_given),
             clean_probability=_of_label(logits.softmax(dim=1), given),
             is_issue=is_issue,
         )

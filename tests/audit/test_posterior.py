@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_noisy.audit.posterior import EVIDENCE, label_evidence, score_labels
+from lightning_noisy.audit.posterior import ISSUE_BELOW, label_evidence, score_labels
 
 
 def formula(logits, labels, counts):
@@ -14,7 +14,7 @@ def formula(logits, labels, counts):
     posterior, own = np.empty(logits.shape), np.empty(len(logits))
     for row, (values, label) in enumerate(zip(logits.astype(np.float64), labels, strict=True)):
         probs = np.exp(values - values.max()) / np.exp(values - values.max()).sum()
-        joint = probs * matrix[:, label] ** EVIDENCE
+        joint = probs * matrix[:, label]
         posterior[row], own[row] = joint / joint.sum(), probs[label]
     return posterior, own
 
@@ -36,16 +36,23 @@ def test_it_is_the_formula_in_float64(audit):
     posterior, own = formula(*audit)
     rows = np.arange(len(labels))
     np.testing.assert_allclose(scored.p_given, posterior[rows, labels], rtol=2e-4, atol=1e-30)
-    np.testing.assert_allclose(scored.p_suggested, posterior.max(axis=1), rtol=2e-5)
     np.testing.assert_allclose(scored.clean_probability, own, rtol=2e-4, atol=1e-30)
-    suggested = scored.suggested_label.numpy()
-    np.testing.assert_allclose(posterior[rows, suggested], posterior.max(axis=1), rtol=2e-5)
-    assert scored.is_issue.tolist() == (suggested != labels).tolist()
+    issues, suggested = scored.is_issue.numpy(), scored.suggested_label.numpy()
+    near = np.isclose(posterior[rows, labels], ISSUE_BELOW, rtol=1e-4)
+    np.testing.assert_array_equal(issues[~near], (posterior[rows, labels] < ISSUE_BELOW)[~near])
+    np.testing.assert_array_equal(suggested[~issues], labels[~issues])
+    others = np.where(np.arange(posterior.shape[1]) == labels[:, None], -1, posterior)
+    best = np.where(issues, others.max(axis=1), posterior[rows, labels])
+    np.testing.assert_allclose(scored.p_suggested, best, rtol=2e-4, atol=1e-30)
+    np.testing.assert_allclose(posterior[rows, suggested], best, rtol=2e-4, atol=1e-30)
 
 
-def test_a_label_that_is_as_probable_as_the_best_is_no_issue():
-    scored = score_labels(torch.zeros(3, 3), torch.tensor([0, 1, 2]), torch.zeros(3, 3))
-    assert scored.suggested_label.tolist() == [0, 1, 2] and not scored.is_issue.any()
+def test_the_suggestion_for_an_issue_is_always_another_class():
+    logits = torch.tensor([[1.0, 0, 0], [9.0, 0, 0], [0, 9.0, 0]])
+    scored = score_labels(logits, torch.tensor([0, 0, 0]), torch.zeros(3, 3))
+    assert scored.is_issue.tolist() == [True, False, True]
+    assert scored.suggested_label.tolist() == [1, 0, 1]
+    assert (scored.p_suggested > scored.p_given).tolist() == [False, False, True]  # the first is in doubt, no more
 
 
 def test_noise_that_prefers_one_class_decides_between_equals():
