@@ -91,7 +91,7 @@ def _audit(arguments: Sequence[str], train_fold: TrainFold) -> None:
         console = Console()
         show_audit(console, audit)
         if options.report:
-            write_report(audit, most_images=options.report_images)
+            write_report(audit, audit.images, options.report_images)
         log_suspicious_images(trainer.loggers, audit)
         for path in sorted(audit.directory.iterdir()):
             console.print(str(path), markup=False, highlight=False, soft_wrap=True)
@@ -114,6 +114,7 @@ def _run_config(arguments: Sequence[str]) -> dict[str, Any]:
     first = ApplyParser(exit_on_error=True)
     first.add_argument("--config", type=str)
     first.add_argument("--ckpt_path", type=str)
+    known: Any
     known, _ = first.parse_known_args([word for word in arguments if word != "--help"])
     if known.config is None:
         return read_run_config(known.ckpt_path) if known.ckpt_path else {}
@@ -160,8 +161,8 @@ def show_audit(console: Console, audit: LabelAudit) -> None:
     summary = audit.summary
     errors = summary.errors
     console.print(
-        f"{summary.issues} of {summary.images} labels look wrong: {errors.value:.1%} (95% interval of the sample: "
-        f"{errors.low:.1%} to {errors.high:.1%}).",
+        f"About {errors.value:.1%} of {summary.images} labels are wrong (between {errors.low:.1%} and "
+        f"{errors.high:.1%}); {summary.issues} are flagged.",
         highlight=False,
     )
     table = Table("given label", title="Most confused", title_justify="left")

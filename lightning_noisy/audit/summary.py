@@ -159,8 +159,10 @@ def summarise(sums: LabelSums, class_names: Sequence[str], audit_id: str, **fact
         issues=int(issues.sum()),
         errors=_errors(sums.doubts.sum(), sums.network_doubts.sum(), images.sum()),
         classes=[
-            ClassErrors(name, int(images[label]), int(issues[label]), _errors(*doubts, images[label]))
-            for label, (name, *doubts) in enumerate(zip(class_names, sums.doubts, sums.network_doubts, strict=True))
+            ClassErrors(name, int(total), int(wrong), _errors(doubts, network_doubts, total))
+            for name, total, wrong, doubts, network_doubts in zip(
+                class_names, images, issues, sums.doubts, sums.network_doubts, strict=True
+            )
         ],
         transition_matrix=matrix.tolist(),
         pairs=sorted(pairs, key=lambda pair: (-pair.count, pair.given, pair.suggested)),

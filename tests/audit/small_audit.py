@@ -9,7 +9,7 @@ import pyarrow.parquet
 
 from lightning_noisy.audit.images import AuditImages
 from lightning_noisy.audit.label_audit import AUDIT_FILE, SCHEMA, LabelAudit
-from lightning_noisy.audit.summary import summarise
+from lightning_noisy.audit.summary import LabelSums, summarise
 from lightning_noisy.data.stores import ArrayStore
 from lightning_noisy.data.table import LabelledImages
 
@@ -50,10 +50,11 @@ def write_audit(
     directory.mkdir(parents=True, exist_ok=True)
     table = pa.table(columns, schema=SCHEMA)
     pyarrow.parquet.write_table(table, directory / AUDIT_FILE, row_group_size=row_group_size)
-    counts, issues = np.zeros((2, len(names), len(names)), dtype=int)
-    np.add.at(counts, (suggested, given), 1)
+    likeliest, issues = np.zeros((2, len(names), len(names)), dtype=int)
+    np.add.at(likeliest, (suggested, given), 1)
     np.add.at(issues, (suggested[flagged], given[flagged]), 1)
-    summarise(counts, issues, names, audit_id=f"audit of {directory.name}").write(directory)
+    doubts = np.bincount(given, flagged, len(names))
+    summarise(LabelSums(issues, likeliest, doubts, doubts), names, f"audit of {directory.name}").write(directory)
     pixels = generator.integers(0, 255, (images, 8, 8, 3), dtype=np.uint8)
     labelled = LabelledImages(pa.array(ids), given, given, list(names), VanishingStore(pixels), np.arange(images))
     return LabelAudit(directory), AuditImages({"train": labelled})

@@ -14,9 +14,11 @@ function showOverview(data, choose) {
 function showRate(summary) {
   const [value, low, high] = summary.errors;
   byId("rate").textContent = percentFine(value);
-  byId("rate-interval").textContent = `95% interval ${percentFine(low)} – ${percentFine(high)}`;
+  byId("rate-interval").textContent = `between ${percentFine(low)} and ${percentFine(high)}`;
   const models = summary.folds ? `by ${summary.folds}-fold models` : "by the model trained on them";
-  byId("rate-facts").textContent = `${count(summary.issues)} of ${images(summary.images)} flagged ${models}.`;
+  byId("rate-facts").textContent =
+    `${count(summary.issues)} of ${images(summary.images)} flagged ${models}. The lower end believes the labels as far as ` +
+    "the noise tells, the upper end not at all; both are ends of 95% intervals.";
 }
 
 function showClasses(summary, choose) {
@@ -27,7 +29,7 @@ function showClasses(summary, choose) {
   const end = Math.min(1, Math.ceil(top * 20) / 20);
   const bar = (number) => classBar(summary, number, end, choose);
   byId("classes").append(...first.map(bar));
-  byId("classes-axis").textContent = `Share of its images that is flagged, with its 95% interval. Full width: ${percent(end)}.`;
+  byId("classes-axis").textContent = `Estimated share of its labels that are wrong, and between which it lies. Full width: ${percent(end)}.`;
   if (first.length === order.length) return;
   const more = byId("all-classes");
   more.textContent = `Show all ${count(order.length)} classes`;
@@ -47,7 +49,7 @@ function classBar(summary, number, end, choose) {
   const whisker = el("span", { class: "bar-whisker" });
   whisker.style.left = at(low);
   whisker.style.width = `calc(${at(high)} - ${at(low)})`;
-  const label = `${isolated(name)}: ${percentFine(value)} flagged, 95% interval ${percentFine(low)} to ${percentFine(high)}, ${count(issues)} of ${images(total)}. Show them`;
+  const label = `${isolated(name)}: ${percentFine(value)} estimated wrong, between ${percentFine(low)} and ${percentFine(high)}, ${count(issues)} of ${images(total)} flagged. Show them`;
   const button = el(
     "button",
     { type: "button", class: "bar", "aria-label": label, title: `${count(issues)} of ${images(total)} flagged` },
