@@ -1,5 +1,6 @@
 """``lightning-noisy audit`` and ``lightning-noisy apply``."""
 
+import argparse
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -80,7 +81,7 @@ def _audit(arguments: Sequence[str], train_fold: TrainFold) -> None:
     parser = _audit_parser(config.get("data"))
     options = parser.parse_args(list(arguments))
     parts = parser.instantiate_classes(options)
-    trainer = parts.trainer
+    trainer = L.Trainer(**{**parts.trainer})
     fold = _fold_of(options, config, train_fold) if options.folds else None
     with other_processes(trainer):
         audit = audit_labels(
@@ -111,11 +112,10 @@ def _apply(arguments: Sequence[str]) -> None:
 
 def _run_config(arguments: Sequence[str]) -> dict[str, Any]:
     """How the model was trained: said by ``--config``, else by the checkpoint."""
-    first = ApplyParser(exit_on_error=True)
-    first.add_argument("--config", type=str)
-    first.add_argument("--ckpt_path", type=str)
-    known: Any
-    known, _ = first.parse_known_args([word for word in arguments if word != "--help"])
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--config")
+    first.add_argument("--ckpt_path")
+    known, _ = first.parse_known_args(arguments)
     if known.config is None:
         return read_run_config(known.ckpt_path) if known.ckpt_path else {}
     try:

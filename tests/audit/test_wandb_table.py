@@ -1,0 +1,41 @@
+"""The most suspicious images in W&B, read back from the files of an offline run."""
+
+import os
+
+import pytest
+
+from lightning_noisy.audit.auditing import audit_labels
+from lightning_noisy.audit.wandb_table import COLUMNS, NAME, log_suspicious_images
+from lightning_noisy.training.loggers import NoisyWandbLogger
+
+from ..training.wandb_file import read_history, read_table, run_files
+from .small import digits, trained_on, trainer
+
+wandb = pytest.importorskip("wandb", reason="needs the extra `wandb`")
+
+
+@pytest.fixture(autouse=True)
+def _no_wandb_account(tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "wandb_home"))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+
+
+def test_the_first_rows_are_there_with_their_pictures(tmp_path):
+    data = digits()
+    audit = audit_labels(trained_on(data, epochs=1), data, trainer=trainer())
+    logger = NoisyWandbLogger(save_dir=str(tmp_path))
+    log_suspicious_images([logger], audit, most_images=7)
+    wandb.finish()
+    wandb.teardown()
+    (path,) = run_files(tmp_path)
+    logged = next(row[NAME] for row in read_history(path) if NAME in row)
+    columns, rows = read_table(path.parent / "files" / logged["path"])
+    assert columns == list(COLUMNS)
+    expected = audit.table.slice(0, 7).to_pylist()
+    assert [row[COLUMNS.index("id")] for row in rows] == [row["id"] for row in expected]
+    pictures = [row[COLUMNS.index("image")] for row in rows]
+    assert all((path.parent / "files" / picture["path"]).is_file() for picture in pictures)
