@@ -32,8 +32,8 @@ def test_the_first_rows_are_there_with_their_pictures(tmp_path):
     wandb.finish()
     wandb.teardown()
     (path,) = run_files(tmp_path)
-    logged = next(row[NAME] for row in read_history(path) if NAME in row)
-    columns, rows = read_table(path.parent / "files" / logged["path"])
+    (logged,) = [row[f"{NAME}/path"] for row in read_history(path) if f"{NAME}/path" in row]
+    columns, rows = read_table(path.parent / "files" / logged)
     assert columns == list(COLUMNS)
     expected = audit.table.slice(0, 7).to_pylist()
     assert [row[COLUMNS.index("id")] for row in rows] == [row["id"] for row in expected]
