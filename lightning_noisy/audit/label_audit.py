@@ -62,11 +62,16 @@ class LabelAudit:
         """All rows, in the columns of :data:`SCHEMA`."""
         return pyarrow.parquet.read_table(self.directory / AUDIT_FILE)
 
-    def apply(self, policy: "Policy", output: str | Path, decisions: str | Path | None = None) -> "ManifestReport":
-        """Writes a manifest with cleaned labels: see :func:`~lightning_noisy.audit.manifest.write_manifest`."""
+    def apply(
+        self, policy: "Policy", output: str | Path | None = None, decisions: str | Path | None = None
+    ) -> "ManifestReport":
+        """Writes a manifest with cleaned labels: see :func:`~lightning_noisy.audit.manifest.write_manifest`.
+
+        Without ``output`` it is ``manifest.parquet`` in the audit's own folder.
+        """
         from lightning_noisy.audit.manifest import write_manifest
 
-        return write_manifest(self, policy, output, decisions)
+        return write_manifest(self, policy, output or self.directory / "manifest.parquet", decisions)
 
     def to_dataset(self, policy: "Policy" = "relabel", decisions: str | Path | None = None) -> "datasets.Dataset":
         """The images with cleaned labels: see :func:`~lightning_noisy.audit.dataset.to_dataset`."""
