@@ -112,14 +112,15 @@ class Cleaning:
         """Goes through all rows once, so that what is wrong shows before anything is written."""
         times = np.zeros(len(self._ids), dtype=np.int64)
         labels = np.zeros(len(self.class_names), dtype=np.int64)
-        kept = reviewed = relabelled = 0
+        seen = kept = reviewed = relabelled = 0
         weights, self.has_files, splits = 0.0, True, dict[str, int]()
         for batch in self._read(BATCH_ROWS):
             if len(self._ids):
                 found = pc.index_in(batch["id"].combine_chunks(), value_set=self._ids).drop_null()
                 times += np.bincount(found.to_numpy(), minlength=len(times))
             left, decision = self._apply(batch)
-            kept, reviewed = kept + len(left), reviewed + len(decision) - decision.null_count
+            seen, kept = seen + len(batch), kept + len(left)
+            reviewed += len(decision) - decision.null_count
             relabelled += pc.sum(pc.not_equal(left["label"], left["given_label"])).as_py() or 0
             weights += (pc.sum(left["label_weight"]).as_py() or 0.0) if self.policy == "weight" else 0.0
             self.has_files = self.has_files and left["path"].null_count == 0
@@ -130,13 +131,12 @@ class Cleaning:
         self._check_ids(times)
         if "train" not in splits:
             raise ValueError(
-                f"Expected images for training to be left, but there are none among the {self.audit.summary.images} of "
+                f"Expected images for training to be left, but there are none among the {seen} of "
                 f"the audit {str(self.audit.directory)!r}. Make an audit of the training images."
             )
         self._check_classes(labels)
-        dropped = self.audit.summary.images - kept
         mean = weights / kept if self.policy == "weight" else None
-        self.report = ManifestReport(kept, dropped, relabelled, reviewed, mean, splits)
+        self.report = ManifestReport(kept, seen - kept, relabelled, reviewed, mean, splits)
 
     def _check_ids(self, times: np.ndarray) -> None:
         for wrong, problem in ((times == 0, "not in this audit"), (times > 1, "in it more than once")):

@@ -25,6 +25,7 @@ AUDIT_FILE = "audit.parquet"
 PROBABILITIES_FILE = "probabilities.parquet"
 REPORT_FILE = "report.html"
 ISSUES_FILE = "issues.csv"
+MANIFEST_FILE = "manifest.parquet"
 READ_ROWS = 16_384
 """Rows of the table in memory at a time where only the first ones are wanted."""
 SCHEMA = pa.schema(
@@ -120,11 +121,11 @@ class LabelAudit:
     ) -> "ManifestReport":
         """Writes a manifest with cleaned labels: see :func:`~lightning_noisy.audit.manifest.write_manifest`.
 
-        By default it is ``manifest_POLICY.parquet`` beside the audit.
+        By default it is ``manifest.parquet`` beside the audit.
         """
         from lightning_noisy.audit.manifest import write_manifest
 
-        return write_manifest(self, policy, output or self.directory / f"manifest_{policy}.parquet", decisions)
+        return write_manifest(self, policy, output or self.directory / MANIFEST_FILE, decisions)
 
     def to_dataset(self, policy: "Policy" = "relabel", decisions: str | Path | None = None) -> "datasets.Dataset":
         """The images with cleaned labels: see :func:`~lightning_noisy.audit.dataset.to_dataset`."""

@@ -247,6 +247,19 @@ def test_images_that_are_gone_are_named_and_nothing_is_left(photo_audit, photos,
         assert hashes(tmp_path) == before
 
 
+def test_without_a_name_it_lies_in_the_audits_folder(photo_audit):
+    photo_audit.apply("relabel")
+    assert len(NoisyImageDataModule(str(photo_audit.directory / "manifest.parquet")).splits["train"]) > 0
+
+
+def test_an_audit_without_training_images_is_one_sentence(photos, tmp_path):
+    splits = {"val": NoisyImageDataModule(str(photos)).splits["val"]}
+    labels = {"val": splits["val"].noisy_labels}
+    audit = make_audit(tmp_path / "audit", splits, labels, {"val": np.ones(len(labels["val"]))})
+    with pytest.raises(ValueError, match="images for training to be left, but there are none among the 3 of"):
+        audit.apply("relabel")
+
+
 def test_images_without_a_file_need_parquet(digits, tmp_path):
     with pytest.raises(ValueError, match=r"got '.csv', which can't hold the images"):
         digits[1].apply("relabel", tmp_path / "clean.csv")
