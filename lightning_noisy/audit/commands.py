@@ -20,6 +20,7 @@ from lightning_noisy.audit.manifest import show_report
 from lightning_noisy.audit.report import write_report
 from lightning_noisy.audit.wandb_table import log_suspicious_images
 from lightning_noisy.cli_parser import PROGRAM, OneSentenceErrors
+from lightning_noisy.hub.card import plain_text
 from lightning_noisy.hub.checkpoints import read_run_config
 from lightning_noisy.launching import other_processes
 
@@ -80,6 +81,8 @@ def _audit(arguments: Sequence[str], train_fold: TrainFold) -> None:
     config = _run_config(arguments)
     parser = _audit_parser(config.get("data"))
     options = parser.parse_args(list(arguments))
+    if options.report_images < 1:
+        raise ValueError(f"Expected argument `report_images` to be at least 1, but got {options.report_images}.")
     parts = parser.instantiate_classes(options)
     trainer = L.Trainer(**{**parts.trainer})
     fold = _fold_of(options, config, train_fold) if options.folds else None
@@ -162,14 +165,14 @@ def show_audit(console: Console, audit: LabelAudit) -> None:
     errors = summary.errors
     console.print(
         f"About {errors.value:.1%} of {summary.images} labels are wrong (between {errors.low:.1%} and "
-        f"{errors.high:.1%}); {summary.issues} are flagged.",
+        f"{errors.high:.1%}); {summary.issues:,} are flagged.",
         highlight=False,
     )
     table = Table("given label", title="Most confused", title_justify="left")
     table.add_column("should be", overflow="fold")
     table.add_column("images", justify="right")
     for pair in summary.pairs[:SHOWN_PAIRS]:
-        names = summary.class_names
-        table.add_row(escape(names[pair.given]), escape(names[pair.suggested]), str(pair.count))
+        names = (escape(plain_text(summary.class_names[label])) for label in (pair.given, pair.suggested))
+        table.add_row(*names, f"{pair.count:,}")
     if summary.pairs:
         console.print(table)

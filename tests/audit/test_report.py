@@ -13,7 +13,7 @@ from PIL import Image
 from lightning_noisy.audit.images import AuditImages
 from lightning_noisy.audit.label_audit import LabelAudit
 from lightning_noisy.audit.report import write_report
-from lightning_noisy.audit.summary import summarise
+from lightning_noisy.audit.summary import LabelSums, summarise
 from tests.audit.small_audit import write_audit
 
 HOSTILE = ["</script><script>window.pwned=1</script>", "abc\u202egnp.exe", "x" * 10_000, "'\"&<!--"]
@@ -79,7 +79,9 @@ class TestReport:
         names = [f"class {number}" for number in range(1000)]
         audit, _ = write_audit(tmp_path / "a", 90, names)
         counts = 20 * np.eye(1000, dtype=int) + 3 * np.eye(1000, k=1, dtype=int) + np.eye(1000, k=-7, dtype=int)
-        summarise(counts, counts - np.diag(np.diag(counts)), names, audit_id="a").write(audit.directory)
+        doubts = np.full(1000, 4.0)
+        sums = LabelSums(counts - np.diag(np.diag(counts)), counts, doubts, doubts)
+        summarise(sums, names, "a").write(audit.directory)
         path = write_report(LabelAudit(audit.directory), AuditImages({}))
         summary = embedded(path)["summary"]
         assert np.shape(summary["matrix"]) == (len(summary["matrix_classes"]),) * 2

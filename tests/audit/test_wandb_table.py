@@ -8,7 +8,7 @@ from lightning_noisy.audit.auditing import audit_labels
 from lightning_noisy.audit.wandb_table import COLUMNS, NAME, log_suspicious_images
 from lightning_noisy.training.loggers import NoisyWandbLogger
 
-from ..training.wandb_file import read_history, read_table, run_files
+from ..training.wandb_file import read_artifacts, read_history, read_table, run_files
 from .small import digits, trained_on, trainer
 
 wandb = pytest.importorskip("wandb", reason="needs the extra `wandb`")
@@ -37,5 +37,6 @@ def test_the_first_rows_are_there_with_their_pictures(tmp_path):
     assert columns == list(COLUMNS)
     expected = audit.table.slice(0, 7).to_pylist()
     assert [row[COLUMNS.index("id")] for row in rows] == [row["id"] for row in expected]
-    pictures = [row[COLUMNS.index("image")] for row in rows]
-    assert all((path.parent / "files" / picture["path"]).is_file() for picture in pictures)
+    (artifact,) = read_artifacts(path)
+    names = [entry.path for entry in artifact.manifest.contents]
+    assert sum(name.startswith("media/images/") and name.endswith(".png") for name in names) == 7
