@@ -1,6 +1,7 @@
 """Every recipe runs, on a tiny input."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -298,3 +299,27 @@ def test_the_demo_compares_both_losses_and_leaves_its_files(tmp_path, capsys, mo
         assert (tmp_path / "runs" / "demo" / name).exists(), name
     checkpoint = torch.load(tmp_path / "runs" / "demo" / "last.ckpt", weights_only=True)
     assert "noise_layer.weight" in checkpoint["state_dict"]
+
+
+@pytest.mark.slow
+def test_the_audit_trains_twice_and_goes_on_with_the_decisions_of_a_review(photos, tmp_path):
+    options = [*TINY, *SMALL, "--data.image_size=32", "--trainer.enable_progress_bar=false"]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "POLICY": "weight"}
+
+    def run(**more):
+        command = ["bash", str(RECIPES / "audit.sh"), *options]
+        subprocess.run(command, env={**environment, "DATA": str(photos), **more}, check=True, cwd=tmp_path)
+
+    run()
+    folder = tmp_path / "runs" / "audit"
+    assert (folder / "audit" / "report.html").is_file()
+    assert list((folder / "cleaned").rglob("clean_model/model.safetensors"))
+    cleaned = pyarrow.parquet.read_table(folder / "cleaned.parquet")
+    assert len(cleaned) == 36 and cleaned["label_weight"].to_numpy().max() <= 1
+    audit_id = json.loads((folder / "audit" / "summary.json").read_text(encoding="utf-8"))["audit_id"]
+    entries = [{"id": "ant/00.png", "decision": "drop"}]
+    decisions = tmp_path / "decisions.json"
+    decisions.write_text(json.dumps({"format": 1, "audit_id": audit_id, "decisions": entries}), encoding="utf-8")
+    run(DECISIONS=str(decisions))
+    ids = pyarrow.parquet.read_table(folder / "cleaned.parquet")["id"].to_pylist()
+    assert len(ids) == 35 and "ant/00.png" not in ids
