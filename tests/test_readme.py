@@ -3,8 +3,11 @@
 import re
 from pathlib import Path
 
+import lightning.pytorch as L
 import pytest
 from transformers import ViTImageProcessor
+
+from lightning_noisy import NoisyImageClassifier, NoisyImageDataModule
 
 from .hf.small import tiny_vit
 
@@ -34,3 +37,21 @@ def test_the_transformers_way(photos, tmp_path, monkeypatch):
 def test_every_file_that_it_links_to_exists():
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", README.read_text(encoding="utf-8")):
         assert (README.parent / target).exists(), target
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_audit(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(photos.parent)
+    data = NoisyImageDataModule(photos.name)
+    model = NoisyImageClassifier("timm:test_resnet", data.num_classes, data.class_names, pretrained=False)
+    trainer = L.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False)
+    trainer.fit(model, data)
+    trainer.save_checkpoint("runs/imagefolder/checkpoints/last.ckpt")
+    code = code_with("audit_labels").replace('"photos"', repr(photos.name))
+    # After one epoch a class may be suggested for no image: the given labels stay.
+    code = code.replace('policy="relabel"', 'policy="weight"').replace("to_dataset()", "to_dataset('weight')")
+    space: dict = {}
+    exec(code, space)
+    assert len(space["audit"].table) == len(space["cleaned"]) == 36
+    assert Path("audit/manifest.parquet").is_file()
