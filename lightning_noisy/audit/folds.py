@@ -8,7 +8,6 @@ from pathlib import Path
 import lightning.pytorch as L
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
-from sklearn.model_selection import StratifiedKFold
 
 from lightning_noisy.audit import parts
 from lightning_noisy.audit.model import trained_model
@@ -32,6 +31,8 @@ def assign_folds(images: AuditedImages, folds: int, seed: int) -> np.ndarray:
     """
     fold_of = np.zeros(len(images), dtype=np.int64)
     if folds > 1:
+        from sklearn.model_selection import StratifiedKFold  # takes a second that every command would wait for
+
         labels = images.splits["train"].noisy_labels
         for fold, (_, rows) in enumerate(StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels)):
             fold_of[images.positions("train", rows)] = fold

@@ -68,8 +68,9 @@ def sum_up(directory: Path, num_classes: int) -> LabelSums:
 def _connection(directory: Path) -> duckdb.DuckDBPyConnection:
     spill = directory / FOLDER / "sorting"
     connection = duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)})
-    parts = str(directory / FOLDER / PATTERN).replace("'", "''")
-    connection.execute(f"CREATE VIEW parts AS SELECT * FROM read_parquet('{parts}')")
+    # One by one: what the user calls the folder may look like a pattern.
+    files = ", ".join(_quoted(path) for path in sorted((directory / FOLDER).glob(PATTERN)))
+    connection.execute(f"CREATE VIEW parts AS SELECT * FROM read_parquet([{files}])")
     return connection
 
 
@@ -89,5 +90,11 @@ def _classes(class_names: Sequence[str]) -> pa.Table:
 
 def _copy(connection: Any, select: str, path: Path) -> None:
     part = path.with_name(f".{path.name}.part")
-    connection.execute(f"COPY ({select}) TO '{str(part).replace(chr(39), chr(39) * 2)}' (FORMAT parquet)")
+    connection.execute(f"COPY ({select}) TO {_quoted(part)} (FORMAT parquet)")
     os.replace(part, path)
+
+
+def _quoted(path: Path) -> str:
+    """A path as a text of SQL."""
+    text = str(path).replace("'", "''")
+    return f"'{text}'"

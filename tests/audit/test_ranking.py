@@ -85,6 +85,14 @@ def test_missing_rows_and_rows_that_are_there_twice_are_told(tmp_path):
     assert not (tmp_path / AUDIT_FILE).exists()
 
 
+@pytest.mark.parametrize("name", ["it's", "a[1]*", "100%?", "{x}", "é\u202e", "a\nb"])
+def test_the_folder_may_have_any_name(tmp_path, name):
+    write_parts(tmp_path / name, np.linspace(0, 1, 10, dtype=np.float32), np.arange(10), [5])
+    write_ranking(tmp_path / name, NAMES, 10, with_probabilities=False)
+    assert sum_up(tmp_path / name, 3).likeliest.sum() == 10
+    assert len(pyarrow.parquet.read_table(tmp_path / name / AUDIT_FILE)) == 10
+
+
 def test_a_part_that_was_not_finished_counts_nothing(tmp_path):
     write_parts(tmp_path, np.linspace(0, 1, 10, dtype=np.float32), np.arange(10), [])
     (tmp_path / parts.FOLDER / ".rows-00000-1-2.parquet.77.part").write_bytes(b"PAR1")
