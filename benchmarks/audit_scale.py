@@ -59,13 +59,13 @@ def ours(folder: Path, rows: int, classes: int) -> int:
     import pyarrow as pa
 
     from lightning_noisy.audit.issues_csv import write_issues
-    from lightning_noisy.audit.parts import PartWriter, begin_parts
+    from lightning_noisy.audit.parts import PartWriter, begin
     from lightning_noisy.audit.posterior import score_labels
     from lightning_noisy.audit.ranking import sum_up, write_ranking
 
     output = folder / "audit"
     shutil.rmtree(output, ignore_errors=True)
-    begin_parts(output, "scale")
+    begin(output, "scale", is_first_process=True)
     labels, matrix = np.load(folder / "labels.npy", mmap_mode="r"), evidence(classes)
     writer = PartWriter(output)
     chunk = CHUNK_VALUES // classes

@@ -1,12 +1,16 @@
 """One look at all given labels: from a trained model and its data to a finished audit."""
 
 import hashlib
+import json
 import shutil
 import tempfile
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import lightning.pytorch as L
+import numpy as np
 
 from lightning_noisy.audit import folds as fold_files
 from lightning_noisy.audit import parts
@@ -16,9 +20,10 @@ from lightning_noisy.audit.label_audit import LabelAudit
 from lightning_noisy.audit.model import AuditModule, check_classes, fingerprint, trained_model
 from lightning_noisy.audit.predicting import AuditData, AuditedImages, predict
 from lightning_noisy.audit.ranking import sum_up, write_ranking
-from lightning_noisy.audit.source import describe_source
+from lightning_noisy.audit.source import describe_source, left_out, unique_over_splits
 from lightning_noisy.audit.summary import SUMMARY_FILE, summarise
 from lightning_noisy.data import NoisyImageDataModule
+from lightning_noisy.data.loading import world
 from lightning_noisy.hub.trained_model import TrainedModel
 
 
@@ -52,21 +57,24 @@ def audit_labels(
     Raises:
         ValueError: If the model and the data do not fit together, or ``output`` holds another audit.
     """
-    _audit_arg_validation(datamodule, folds, train_fold)
+    _audit_arg_validation(datamodule, folds, train_fold, trainer)
     trained = trained_model(model)
     check_classes(trained, datamodule.class_names)
-    images = AuditedImages({split: datamodule.splits[split] for split in audited_splits(datamodule)})
-    audit_id = _audit_id(trained, images, folds)
+    splits = unique_over_splits(datamodule.splits)
+    images = AuditedImages({split: splits[split] for split in audited_splits(datamodule)})
+    trainer = trainer or L.Trainer(devices=1, logger=False, enable_checkpointing=False)
+    audit_id = _audit_id(trained, datamodule, images, trainer, folds, train_fold)
     temporary = tempfile.TemporaryDirectory(prefix="lightning-noisy-audit-") if output is None else None
     directory = Path(output or cast(tempfile.TemporaryDirectory, temporary).name).expanduser()
     if not _is_finished(directory, audit_id, probabilities):
-        trainer = trainer or L.Trainer(devices=1, logger=False, enable_checkpointing=False)
-        total = _look_at_all(
-            trainer, trained, datamodule, images, directory, audit_id, folds, train_fold, probabilities
-        )
+        run = _Run(trainer, trained, datamodule, images, directory, folds, train_fold, probabilities)
+        parts.begin(directory, f"{audit_id} {probabilities}", trainer.is_global_zero)
+        total = run.look_at_all()
         if trainer.is_global_zero:
-            _finish(datamodule, directory, audit_id, total, folds, probabilities)
+            run.finish(audit_id, total)
         trainer.strategy.barrier()
+    if trainer.is_global_zero:
+        shutil.rmtree(directory / parts.FOLDER, ignore_errors=True)
     return LabelAudit(directory, images.splits, temporary)
 
 
@@ -75,42 +83,61 @@ def audited_splits(datamodule: NoisyImageDataModule) -> list[str]:
     return [split for split in ("train", "val") if split in datamodule.splits and split not in datamodule.clean_splits]
 
 
-def _look_at_all(
-    trainer: L.Trainer, trained: TrainedModel, datamodule: NoisyImageDataModule, images: AuditedImages, directory: Path,
-    audit_id: str, folds: int, train_fold: TrainFold | None, probabilities: bool,
-) -> int:  # fmt: skip
-    """Fills the parts; how many images there are, broken ones left out."""
-    directory.mkdir(parents=True, exist_ok=True)
-    state = f"{audit_id}-with-probabilities" if probabilities else audit_id
-    fold_of = assign_folds(images, folds, datamodule.seed)
-    total = 0
-    for fold in range(max(folds, 1)):
-        finished = fold_files.images_of_finished(directory, fold, state)
-        if finished is None:
-            model = trained
-            if train_fold is not None and folds:
-                model = train_without(train_fold, datamodule, images, fold_of, fold, directory)
-            # Of its own, so that the user's is not bound to the trainer of an audit.
-            own = datamodule.with_splits(datamodule.splits)
-            data = AuditData(own, images, fold_of == fold, directory, state)
-            predict(trainer, AuditModule(model, probabilities), data)
-            finished = int((data.readable & data.wanted).sum())
-            if trainer.is_global_zero:
-                fold_files.mark_finished(directory, fold, state, finished)
-        total += finished
-    return total
+@dataclass
+class _Run:
+    """An audit under way."""
 
+    trainer: L.Trainer
+    trained: TrainedModel
+    datamodule: NoisyImageDataModule
+    images: AuditedImages
+    directory: Path
+    folds: int
+    train_fold: TrainFold | None
+    probabilities: bool
 
-def _finish(
-    datamodule: NoisyImageDataModule, directory: Path, audit_id: str, total: int, folds: int, probabilities: bool
-) -> None:
-    write_ranking(directory, datamodule.class_names, total, probabilities)
-    sums = sum_up(directory, datamodule.num_classes)
-    write_issues(directory)
-    summary = summarise(sums, datamodule.class_names, audit_id, folds=folds, source=describe_source(datamodule))
-    summary.write(directory)  # last: it says that all is there
-    shutil.rmtree(directory / parts.FOLDER)
-    shutil.rmtree(directory / fold_files.FOLDER, ignore_errors=True)
+    def look_at_all(self) -> int:
+        """Fills the parts; how many images there are, broken ones left out."""
+        fold_of = assign_folds(self.images, self.folds, self.datamodule.seed)
+        total = 0
+        for fold in range(max(self.folds, 1)):
+            finished = fold_files.images_of_finished(self.directory, fold)
+            total += self._look_at(fold_of, fold) if finished is None else finished
+        return total
+
+    def finish(self, audit_id: str, total: int) -> None:
+        """From the parts to the files that stay."""
+        names = self.datamodule.class_names
+        write_ranking(self.directory, names, total, self.probabilities)
+        sums = sum_up(self.directory, len(names))
+        write_issues(self.directory)
+        summary = summarise(
+            sums, names, audit_id, folds=self.folds, has_probabilities=self.probabilities,
+            left_out=left_out(self.datamodule, list(self.images.splits)), source=describe_source(self.datamodule),
+        )  # fmt: skip
+        summary.write(self.directory)  # last: it says that all is there
+
+    def _look_at(self, fold_of: np.ndarray, fold: int) -> int:
+        model = self.trained
+        if self.train_fold is not None and self.folds:
+            model = train_without(self.train_fold, self.datamodule, self.images, fold_of, fold, self.directory)
+        # Of its own, so that the user's is not bound to the trainer of an audit.
+        own = self.datamodule.with_splits(self.images.splits)
+        data = AuditData(own, self.images, fold_of == fold, self.directory)
+        predict(self.trainer, AuditModule(model, self.probabilities), data)
+        if not self.trainer.is_global_zero:
+            return 0
+        done = parts.positions_done(self.directory, len(self.images))
+        missing = int((data.wanted & data.readable & ~done).sum())
+        if missing:
+            raise ValueError(
+                f"The rows of {missing} images are missing in {str(self.directory)!r}. All processes must write to one "
+                "folder that they share, and the trainer must not limit the batches (`limit_predict_batches`, "
+                "`fast_dev_run`); then run the same again."
+            )
+        images = int((data.wanted & done).sum())
+        fold_files.mark_finished(self.directory, fold, images)
+        return images
 
 
 def _is_finished(directory: Path, audit_id: str, probabilities: bool) -> bool:
@@ -122,18 +149,28 @@ def _is_finished(directory: Path, audit_id: str, probabilities: bool) -> bool:
             f"Expected argument `output` to be a new folder or one of the same audit, but {str(directory)!r} holds the "
             "audit of another model or of other labels. Name another folder, or remove this one."
         )
-    return audit.probabilities_path.is_file() or not probabilities
+    return audit.summary.has_probabilities or not probabilities
 
 
-def _audit_id(trained: TrainedModel, images: AuditedImages, folds: int) -> str:
-    digest = hashlib.sha256(f"{fingerprint(trained)} {folds} {trained.class_names}".encode())
+def _audit_id(
+    trained: TrainedModel, datamodule: NoisyImageDataModule, images: AuditedImages, trainer: L.Trainer, folds: int,
+    train_fold: TrainFold | None,
+) -> str:  # fmt: skip
+    """Changes with all that the numbers depend on: weights, noise, images, labels, how they are read and computed."""
+    settings: list[Any] = [fingerprint(trained), trained.class_names, str(trainer.precision), folds]
+    settings += [AuditModule(trained).data_config, datamodule.image_size, datamodule.on_broken]
+    if folds:
+        # A `partial` carries the settings of the trainings.
+        settings += [datamodule.seed, repr(train_fold.args) if isinstance(train_fold, partial) else ""]
+    settings += [part.store.fingerprint(np.asarray(part.rows)) for part in images.splits.values()]
+    digest = hashlib.sha256(json.dumps(settings, default=str).encode())
     for ids, labels in images.blocks():
         digest.update("\0".join(ids.to_pylist()).encode())
         digest.update(labels.tobytes())
     return digest.hexdigest()[:32]
 
 
-def _audit_arg_validation(datamodule: Any, folds: int, train_fold: TrainFold | None) -> None:
+def _audit_arg_validation(datamodule: Any, folds: int, train_fold: TrainFold | None, trainer: L.Trainer | None) -> None:
     if not isinstance(datamodule, NoisyImageDataModule):
         raise ValueError(
             f"Expected argument `datamodule` to be a NoisyImageDataModule, but got {type(datamodule).__name__}. Images "
@@ -145,4 +182,9 @@ def _audit_arg_validation(datamodule: Any, folds: int, train_fold: TrainFold | N
         raise ValueError(
             f"Expected argument `train_fold` to be given where `folds` is {folds}: a function that trains a new model, "
             "`train_fold(datamodule, directory) -> model`."
+        )
+    if trainer is None and world()[0] > 1:
+        raise ValueError(
+            f"Expected argument `trainer` to be given where {world()[0]} processes audit together. Give the one that "
+            "they train by."
         )

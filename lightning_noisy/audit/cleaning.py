@@ -1,7 +1,7 @@
 """What becomes of each image of an audit: its label and its weight, by a policy and by what people have decided."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -32,6 +32,7 @@ class ManifestReport:
         reviewed: Images that a person has decided about; ``unsure`` is no decision.
         mean_weight: Of the images that are left; ``None`` where the policy gives no weights.
         splits: How many images are left in each split.
+        left_out: What the data hold beside that, in words.
     """
 
     kept: int
@@ -40,6 +41,7 @@ class ManifestReport:
     reviewed: int
     mean_weight: float | None
     splits: dict[str, int]
+    left_out: list[str] = field(default_factory=list)
 
 
 class Cleaning:
@@ -136,7 +138,7 @@ class Cleaning:
             )
         self._check_classes(labels)
         mean = weights / kept if self.policy == "weight" else None
-        self.report = ManifestReport(kept, seen - kept, relabelled, reviewed, mean, splits)
+        self.report = ManifestReport(kept, seen - kept, relabelled, reviewed, mean, splits, self.audit.summary.left_out)
 
     def _check_ids(self, times: np.ndarray) -> None:
         for wrong, problem in ((times == 0, "not in this audit"), (times > 1, "in it more than once")):

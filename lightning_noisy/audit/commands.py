@@ -33,6 +33,12 @@ SHOWN_PAIRS = 10
 OF_THE_AUDIT = ("accelerator", "strategy", "devices", "num_nodes")
 """Options of the Trainer that say where it runs: of a fold's training they are those of the audit."""
 
+OF_THE_TRAINING = (
+    "max_epochs", "max_steps", "min_epochs", "min_steps", "precision", "gradient_clip_val", "gradient_clip_algorithm",
+    "accumulate_grad_batches", "limit_train_batches", "deterministic", "enable_progress_bar",
+)  # fmt: skip
+"""Options of the Trainer that a fold is trained by as the fit was."""
+
 TrainFold = Callable[[dict[str, Any], L.LightningDataModule, Path], L.LightningModule]
 
 
@@ -60,15 +66,15 @@ def run(arguments: Sequence[str], train_fold: TrainFold) -> None:
 
 def kept_config(called: Mapping[str, Any]) -> dict[str, Any]:
     """What an audit needs to know of how a fit was called: primitives for its checkpoints, no loggers."""
-    trainer = dict(called["trainer"])
-    callbacks = trainer["callbacks"] if isinstance(trainer.get("callbacks"), list) else []
-    # Those that need a logger, or write checkpoints elsewhere, are of no use to the training of a fold.
+    trainer = {name: value for name, value in called["trainer"].items() if name in OF_THE_TRAINING}
+    callbacks = called["trainer"].get("callbacks")
+    # Those that need a logger or write checkpoints elsewhere are of no use to a fold; others may hold secrets.
     trainer["callbacks"] = [
         callback
-        for callback in callbacks
-        if not any(word in callback["class_path"] for word in ("Checkpoint", "LearningRateMonitor"))
+        for callback in (callbacks if isinstance(callbacks, list) else [])
+        if callback["class_path"].startswith(("lightning.pytorch.callbacks.", "lightning_noisy."))
+        and not any(word in callback["class_path"] for word in ("Checkpoint", "LearningRateMonitor"))
     ]
-    trainer.pop("logger", None)
     return {
         "seed_everything": called.get("seed_everything"),
         "trainer": trainer,
@@ -119,12 +125,20 @@ def _run_config(arguments: Sequence[str]) -> dict[str, Any]:
     first.add_argument("--config")
     first.add_argument("--ckpt_path")
     known, _ = first.parse_known_args(arguments)
+    if known.ckpt_path and not Path(known.ckpt_path).expanduser().exists():
+        raise ValueError(f"Expected argument `ckpt_path` to be a checkpoint, but {known.ckpt_path!r} does not exist.")
     if known.config is None:
-        return read_run_config(known.ckpt_path) if known.ckpt_path else {}
+        found = read_run_config(known.ckpt_path) if known.ckpt_path else {}
+        if known.ckpt_path and not found and not any(word.startswith("--data") for word in arguments):
+            raise ValueError(
+                f"Expected argument `data.source` to be given: {known.ckpt_path!r} does not tell which data it was "
+                "trained on. Give `--data.source` and what else the fit was given, or `--config` with its config.yaml."
+            )
+        return found
     try:
         called = yaml.safe_load(Path(known.config).read_text(encoding="utf-8"))
         return kept_config({"trainer": {}, "model": {}, **called})
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"Expected argument `config` to be the config.yaml of a fit, with a part `data`, but {known.config!r} "
             f"can't be read as one ({type(error).__name__}: {error})."

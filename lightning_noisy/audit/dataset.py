@@ -17,8 +17,8 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCa
 from lightning_noisy import __version__
 from lightning_noisy.audit.card import DATA_TAG, HUB_SPLITS, render_dataset_card
 from lightning_noisy.audit.cleaning import Cleaning, Policy
-from lightning_noisy.audit.label_audit import LabelAudit
-from lightning_noisy.audit.source import with_images
+from lightning_noisy.audit.label_audit import AUDIT_FILE, LabelAudit
+from lightning_noisy.audit.source import check_files, with_images
 from lightning_noisy.hub.card import check_license, check_repo_id
 from lightning_noisy.hub.commit import PushError, Repository, Target, open_repository
 from lightning_noisy.hub.push import PushReport
@@ -51,7 +51,11 @@ def to_dataset(audit: LabelAudit, policy: Policy = "relabel", decisions: str | P
             yield from with_images(table, audit, embed=False).select(list(features)).to_pylist()
 
     features = _features(cleaning, with_split=True)
-    fingerprint = Hasher.hash([__version__, audit.summary.audit_id, str(audit.directory.absolute()), policy, content])
+    for table in cleaning.batches():  # the cache does not notice that a file has gone
+        check_files(table.filter(pc.is_valid(table["path"])))
+    status = (audit.directory / AUDIT_FILE).stat()
+    state = [str(audit.directory.absolute()), status.st_mtime_ns, status.st_size]
+    fingerprint = Hasher.hash([__version__, audit.summary.audit_id, *state, policy, content])
     try:
         return datasets.Dataset.from_generator(rows, features=features, fingerprint=fingerprint)
     except DatasetGenerationError as error:
@@ -140,7 +144,8 @@ def _write_shards(cleaning: Cleaning, folder: Path) -> list[Path]:
         for table in cleaning.batches(IMAGES_AT_ONCE):
             table = with_images(table, cleaning.audit, embed=True)
             if own_folder:
-                names = pc.utf8_slice_codeunits(table["id"], len(own_folder))
+                is_below = pc.starts_with(table["id"], own_folder)
+                names = pc.if_else(is_below, pc.utf8_slice_codeunits(table["id"], len(own_folder)), table["id"])
                 table = table.set_column(table.column_names.index("id"), "id", names)
             for split in table["split"].unique().to_pylist():
                 if split not in writers:
@@ -158,12 +163,13 @@ def _write_shards(cleaning: Cleaning, folder: Path) -> list[Path]:
 
 
 def _common_folder(cleaning: Cleaning) -> str:
-    """The folder that all ids start with where they are whole paths: it is nobody's business but the user's."""
-    extremes = [pc.min_max(table["id"]) for table in cleaning.batches()]
+    """The folder that all ids which are whole paths start with: it is nobody's business but the user's."""
+    whole = [table["id"].filter(pc.starts_with(table["id"], os.sep)) for table in cleaning.batches()]
+    extremes = [pc.min_max(ids) for ids in whole if len(ids)]
+    if not extremes:
+        return ""
     low = min(each["min"].as_py() for each in extremes)
     high = max(each["max"].as_py() for each in extremes)
-    if not (os.path.isabs(low) and os.path.isabs(high)):
-        return ""
     return os.path.join(os.path.commonpath([os.path.dirname(low), os.path.dirname(high)]), "")
 
 

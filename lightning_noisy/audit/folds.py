@@ -12,10 +12,12 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_noisy.audit import parts
 from lightning_noisy.audit.model import trained_model
 from lightning_noisy.audit.predicting import AuditedImages
+from lightning_noisy.audit.whole_files import write_text
 from lightning_noisy.data import NoisyImageDataModule
 from lightning_noisy.hub.trained_model import TrainedModel
 
 FOLDER = "folds"
+"""Within that of the parts: the trainings belong to one audit as the parts do."""
 
 TrainFold = Callable[[NoisyImageDataModule, Path], L.LightningModule]
 """Trains a new model on the images of a data module, with its files in a folder of its own."""
@@ -28,8 +30,16 @@ def assign_folds(images: AuditedImages, folds: int, seed: int) -> np.ndarray:
         images: All images.
         folds: Their number; below 2 all are in fold 0.
         seed: Seeds the draw.
+
+    Raises:
+        ValueError: If there are more folds than images.
     """
     fold_of = np.zeros(len(images), dtype=np.int64)
+    if folds > len(images.splits["train"]):
+        raise ValueError(
+            f"Expected argument `folds` to be at most the number of training images, {len(images.splits['train'])}, "
+            f"but got {folds}."
+        )
     if folds > 1:
         from sklearn.model_selection import StratifiedKFold  # takes a second that every command would wait for
 
@@ -57,20 +67,20 @@ def train_without(
     train = datamodule.splits["train"]
     rows = np.flatnonzero(fold_of[images.positions("train", np.arange(len(train)))] != fold)
     others = datamodule.with_splits({**datamodule.splits, "train": train.select(rows)})
-    return trained_model(train_fold(others, directory / FOLDER / str(fold)))
+    return trained_model(train_fold(others, directory / parts.FOLDER / FOLDER / str(fold)))
 
 
-def images_of_finished(directory: Path, fold: int, audit_id: str) -> int | None:
+def images_of_finished(directory: Path, fold: int) -> int | None:
     """How many images a fold has whose rows are all there; ``None`` where they are not."""
-    path = _marker(directory, fold, audit_id)
+    path = _marker(directory, fold)
     return json.loads(path.read_text(encoding="utf-8"))["images"] if path.is_file() else None
 
 
-def mark_finished(directory: Path, fold: int, audit_id: str, images: int) -> None:
+def mark_finished(directory: Path, fold: int, images: int) -> None:
     """Says so; the fold's own files go."""
-    _marker(directory, fold, audit_id).write_text(json.dumps({"images": images}), encoding="utf-8")
-    shutil.rmtree(directory / FOLDER / str(fold), ignore_errors=True)
+    write_text(_marker(directory, fold), json.dumps({"images": images}))
+    shutil.rmtree(directory / parts.FOLDER / FOLDER / str(fold), ignore_errors=True)
 
 
-def _marker(directory: Path, fold: int, audit_id: str) -> Path:
-    return directory / parts.FOLDER / f"fold-{fold}-{audit_id}.json"
+def _marker(directory: Path, fold: int) -> Path:
+    return directory / parts.FOLDER / f"fold-{fold}.json"

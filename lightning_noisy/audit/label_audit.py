@@ -26,6 +26,8 @@ PROBABILITIES_FILE = "probabilities.parquet"
 REPORT_FILE = "report.html"
 ISSUES_FILE = "issues.csv"
 MANIFEST_FILE = "manifest.parquet"
+RESULT_FILES = (AUDIT_FILE, PROBABILITIES_FILE, ISSUES_FILE, REPORT_FILE)
+"""What an audit leaves beside its summary."""
 READ_ROWS = 16_384
 """Rows of the table in memory at a time where only the first ones are wanted."""
 SCHEMA = pa.schema(
@@ -67,7 +69,7 @@ class LabelAudit:
         splits: dict[str, LabelledImages] | None = None,
         temporary: tempfile.TemporaryDirectory | None = None,
     ) -> None:
-        self.directory = Path(directory)
+        self.directory = Path(directory).expanduser()
         self.summary = AuditSummary.read(self.directory)
         self._splits = splits
         self._temporary = temporary
@@ -100,17 +102,24 @@ class LabelAudit:
         """Copies all files of the audit into a folder, which is made, and works on there; what else lies there stays.
 
         Raises:
-            ValueError: If another audit lies there.
+            ValueError: If another audit lies there, or other files under the names of an audit's.
         """
         target = Path(directory).expanduser()
-        if (target / SUMMARY_FILE).is_file() and AuditSummary.read(target).audit_id != self.summary.audit_id:
+        is_audit = (target / SUMMARY_FILE).is_file()
+        if is_audit and AuditSummary.read(target).audit_id != self.summary.audit_id:
             raise ValueError(
                 f"Expected argument `directory` to be a new folder, but {str(target)!r} holds another audit. Name "
                 "another folder, or remove this one."
             )
+        others = [] if is_audit else [name for name in RESULT_FILES if (target / name).exists()]
+        if others:
+            raise ValueError(
+                f"Expected argument `directory` to be a new folder, but {str(target)!r} holds {others[0]!r}, which no "
+                "audit has left there. Name another folder."
+            )
         target.mkdir(parents=True, exist_ok=True)
         if target.resolve() != self.directory.resolve():
-            for path in (AUDIT_FILE, PROBABILITIES_FILE, ISSUES_FILE, REPORT_FILE, SUMMARY_FILE):  # the last says: all
+            for path in (*RESULT_FILES, SUMMARY_FILE):  # the last says that all is there
                 if (self.directory / path).is_file():
                     shutil.copyfile(self.directory / path, target / path)
         self.directory = target

@@ -2,9 +2,7 @@
 
 import io
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from lightning_noisy.audit.cleaning import BATCH_ROWS, Cleaning, ManifestReport,
 from lightning_noisy.audit.decisions import quote
 from lightning_noisy.audit.label_audit import LabelAudit
 from lightning_noisy.audit.source import check_files, with_images
+from lightning_noisy.audit.whole_files import put_in_place
 
 SUFFIXES = (".parquet", ".csv", ".jsonl")
 METADATA_KEY = b"lightning_noisy"
@@ -56,6 +55,7 @@ def write_manifest(
         ".csv": _write_csv,
         ".jsonl": _write_jsonl,
     }
+    output.parent.mkdir(parents=True, exist_ok=True)
     with put_in_place(output) as temporary:
         writers[suffix](cleaning, temporary)
     return cleaning.report
@@ -73,18 +73,9 @@ def show_report(console: Console, report: ManifestReport) -> None:
     if report.mean_weight is not None:
         table.add_row("mean weight", f"{report.mean_weight:.3f}")
     console.print(table)
-
-
-@contextmanager
-def put_in_place(output: Path) -> Iterator[Path]:
-    """Gives a temporary file beside ``output`` and puts it there in the end; nothing half-written is left."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    if report.left_out:
+        words = ", ".join(report.left_out)
+        console.print(f"Not in the manifest: {words}. Images come by `data.val_source` and `data.test_source`.")
 
 
 def _write_parquet(cleaning: Cleaning, path: Path) -> None:

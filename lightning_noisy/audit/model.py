@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -103,4 +104,10 @@ class AuditModule(L.LightningModule):
         columns = {"position": positions, "given_label": noisy_labels, **scored._asdict()}
         if self.with_probabilities:
             columns["probabilities"] = label_posterior(logits, noisy_labels, self.log_evidence)
-        return {name: values.cpu().numpy() for name, values in columns.items()}
+        found = {name: values.cpu().numpy() for name, values in columns.items()}
+        if np.isnan(found["p_given"]).any():
+            raise ValueError(
+                "Expected the network to give finite logits, but got NaN or infinity. Look at its weights, or take "
+                "`trainer.precision` 32-true."
+            )
+        return found

@@ -1,7 +1,6 @@
-"""The Parquet files that an audit leaves while it runs: whole or not there, and enough to go on from."""
+"""What an audit leaves while it runs, in a folder of its own: whole files, and enough to go on from."""
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -14,11 +13,18 @@ import pyarrow.ipc
 import pyarrow.parquet
 from lightning.pytorch.utilities import rank_zero_info
 
-FOLDER = "parts"
-STATE_FILE = "state.json"
+from lightning_noisy.audit.label_audit import RESULT_FILES
+from lightning_noisy.audit.summary import SUMMARY_FILE
+from lightning_noisy.audit.whole_files import write_table, write_text
+
+FOLDER = "unfinished"
+STATE_FILE = "audit_state.json"
 PATTERN = "rows-*.parquet"
 ROWS_IN_PART = 200_000
+BYTES_IN_PART = 64_000_000
 SECONDS_IN_PART = 60.0
+SECONDS_TO_WAIT = 600.0
+"""How long another process waits for the first one to begin."""
 SCHEMA = pa.schema(
     {
         "position": pa.int64(),
@@ -39,34 +45,44 @@ PROBABILITIES = pa.field("probabilities", pa.list_(pa.float32()))
 """The posterior of all classes, where it is asked for."""
 
 
-def begin_parts(directory: Path, audit_id: str) -> None:
-    """Makes the folder of parts, or keeps it where it belongs to the same audit; the first process calls it."""
-    folder = directory / FOLDER
-    state = folder / STATE_FILE
-    if state.is_file() and json.loads(state.read_text(encoding="utf-8")) == {"audit_id": audit_id}:
-        for left_over in folder.glob(".*.part"):  # of a process that was killed
-            left_over.unlink(missing_ok=True)
-        return
-    if folder.is_dir():
-        rank_zero_info("What lies there of an unfinished audit of another model or other labels is thrown away.")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    state.write_text(json.dumps({"audit_id": audit_id}), encoding="utf-8")
+def begin(directory: Path, state: str, is_first_process: bool) -> None:
+    """Makes the folder of parts, or keeps it where it belongs to the same audit; every process calls it.
+
+    Args:
+        directory: The audit's folder.
+        state: Tells this audit from others.
+        is_first_process: Whether this process makes it; the others wait for it.
+
+    Raises:
+        ValueError: If the folder can't be made, or holds files of others under the names of an audit's.
+    """
+    if is_first_process:
+        _begin(directory, state)
+    elif not _waited_for(directory / FOLDER / STATE_FILE, state):
+        raise ValueError(
+            f"Expected argument `output` to name a folder that all processes share, but the first one has begun "
+            f"nothing in {str(directory)!r} within {SECONDS_TO_WAIT:.0f} seconds."
+        )
 
 
 def positions_done(directory: Path, total: int) -> np.ndarray:
     """(N,) bool: which images are in a part already."""
     done = np.zeros(total, dtype=bool)
-    for path in sorted((directory / FOLDER).glob(PATTERN)):
+    for path in part_files(directory):
         done[pyarrow.parquet.read_table(path, columns=["position"])["position"].to_numpy()] = True
     return done
+
+
+def part_files(directory: Path) -> list[Path]:
+    """The finished parts."""
+    return sorted((directory / FOLDER).glob(PATTERN))
 
 
 class PartWriter:
     """Collects rows and writes a part when it has many of them, or some for a minute.
 
     Args:
-        directory: The audit's folder; :func:`begin_parts` has been there.
+        directory: The audit's folder; :func:`begin` has been there.
         schema: Of the rows.
         rank: The process that writes.
     """
@@ -75,9 +91,7 @@ class PartWriter:
         self.folder = directory / FOLDER
         self.schema = schema
         self.rank = rank
-        self._batches: list[pa.Buffer] = []
-        self._rows = 0
-        self._begun = time.monotonic()
+        self._clear()
 
     def add(self, columns: Mapping[str, Any]) -> None:
         """Takes a batch of rows, a column for each field of the schema."""
@@ -86,7 +100,9 @@ class PartWriter:
         # In Arrow's own memory: columns left among the large arrays of a forward pass keep those from being used again.
         self._batches.append(batch.serialize())
         self._rows += batch.num_rows
-        if self._rows >= ROWS_IN_PART or time.monotonic() - self._begun > SECONDS_IN_PART:
+        self._bytes += self._batches[-1].size
+        is_large = self._rows >= ROWS_IN_PART or self._bytes >= BYTES_IN_PART
+        if is_large or time.monotonic() - self._begun > SECONDS_IN_PART:
             self.flush()
 
     def flush(self) -> None:
@@ -95,16 +111,59 @@ class PartWriter:
             batches = [pa.ipc.read_record_batch(batch, self.schema) for batch in self._batches]
             table = pa.Table.from_batches(batches, self.schema)
             first, last = table["position"][0].as_py(), table["position"][-1].as_py()
-            write_whole(table, self.folder / f"rows-{self.rank:05d}-{first:012d}-{last:012d}.parquet")
-        self._batches, self._rows, self._begun = [], 0, time.monotonic()
+            write_table(self.folder / f"rows-{self.rank:05d}-{first:012d}-{last:012d}.parquet", table)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._batches: list[pa.Buffer] = []
+        self._rows = self._bytes = 0
+        self._begun = time.monotonic()
 
 
-def write_whole(table: pa.Table, path: Path) -> None:
-    """Writes beside the place first, so that the file is whole or not there."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+def _begin(directory: Path, state: str) -> None:
+    folder = directory / FOLDER
+    before = _read_state(folder / STATE_FILE)
+    if before == state:
+        for left_over in folder.glob(".*.part"):  # of a process that was killed
+            left_over.unlink(missing_ok=True)
+        return
+    _check_is_ours(directory, has_begun=before is not None)
     try:
-        pyarrow.parquet.write_table(table, part, compression="zstd")
-        os.replace(part, path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
+        directory.mkdir(parents=True, exist_ok=True)
+        for name in (SUMMARY_FILE, *RESULT_FILES):  # the first says that the others are whole
+            (directory / name).unlink(missing_ok=True)
+        if before is not None:
+            rank_zero_info(f"What lies in {str(folder)!r} of an unfinished audit with other settings is thrown away.")
+            shutil.rmtree(folder)
+        folder.mkdir()
+    except OSError as error:
+        raise ValueError(
+            f"Expected argument `output` to be a folder that can be written to, but {str(directory)!r} can't be made "
+            f"({error.strerror}). Name another one."
+        ) from error
+    write_text(folder / STATE_FILE, json.dumps({"state": state}))
+
+
+def _check_is_ours(directory: Path, has_begun: bool) -> None:
+    """Nothing of the user's may be replaced."""
+    if has_begun or (directory / SUMMARY_FILE).is_file():
+        return
+    others = [name for name in (FOLDER, *RESULT_FILES) if (directory / name).exists()]
+    if others:
+        raise ValueError(
+            f"Expected argument `output` to be a new folder or that of an audit, but {str(directory)!r} holds "
+            f"{others[0]!r}, which no audit has left there. Name another folder."
+        )
+
+
+def _read_state(path: Path) -> str | None:
+    return json.loads(path.read_text(encoding="utf-8"))["state"] if path.is_file() else None
+
+
+def _waited_for(path: Path, state: str) -> bool:
+    deadline = time.monotonic() + SECONDS_TO_WAIT
+    while _read_state(path) != state:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from lightning_noisy.audit.model import AuditModule
-from lightning_noisy.audit.parts import PROBABILITIES, SCHEMA, PartWriter, begin_parts, positions_done
+from lightning_noisy.audit.parts import PROBABILITIES, SCHEMA, PartWriter, positions_done
 from lightning_noisy.data import LabelledImages, NoisyImageDataModule
 from lightning_noisy.data.loading import Transform, world
 
@@ -68,8 +68,7 @@ class AuditData(L.LightningDataModule):
         datamodule: Where they come from.
         images: All of them.
         wanted: (N,) bool, those that this network is to look at.
-        directory: The audit's folder.
-        audit_id: Tells its parts from others.
+        directory: The audit's folder, which has begun.
 
     Attributes:
         readable: (N,) bool, once it is set up: broken images that the data module leaves out are not.
@@ -81,20 +80,16 @@ class AuditData(L.LightningDataModule):
         images: AuditedImages,
         wanted: np.ndarray,
         directory: Path,
-        audit_id: str,
     ) -> None:
         super().__init__()
         self.datamodule = datamodule
         self.images = images
         self.wanted = wanted
         self.directory = directory
-        self.audit_id = audit_id
         self.readable = np.zeros(len(images), dtype=bool)
 
     def prepare_data(self) -> None:
         self.datamodule.prepare_data()
-        if self.trainer is None or self.trainer.is_global_zero:
-            begin_parts(self.directory, self.audit_id)
 
     def setup(self, stage: str) -> None:
         self.datamodule.trainer = self.trainer
@@ -169,10 +164,17 @@ def predict(trainer: L.Trainer, module: AuditModule, data: AuditData) -> None:
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     callback = PartsCallback(data.directory, data.images, module.with_probabilities)
     callbacks.append(callback)
+    of_the_fit = getattr(trainer, "datamodule", None)
     try:
         trainer.predict(module, datamodule=data, return_predictions=False)
+    except ValueError as error:
+        _, came_from_a_worker, said = str(error).rpartition("ValueError: ")
+        if not came_from_a_worker:
+            raise
+        raise ValueError(said.strip()) from error  # without the worker's traceback
     finally:
         callbacks.remove(callback)
+        trainer.datamodule = of_the_fit  # type: ignore[attr-defined]
     trainer.strategy.barrier()
 
 
@@ -189,4 +191,11 @@ class _Dataset(Dataset[tuple[Tensor, int, int]]):
         position = int(self.positions[index])
         split, row = self.images.place(position)
         images = self.images.splits[split]
-        return self.transform(images.read(row)), int(images.noisy_labels[row]), position
+        try:
+            pixels = self.transform(images.read(row))
+        except OSError as error:
+            raise ValueError(
+                f"The image {images.ids[row].as_py()!r} can't be read any more ({error}). Put it back, or leave it out "
+                "by `on_broken: skip`, and run the same again: what was looked at is kept."
+            ) from error
+        return pixels, int(images.noisy_labels[row]), position

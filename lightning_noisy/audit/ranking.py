@@ -1,17 +1,18 @@
 """From the parts of an audit to its table, the most suspicious image first, in bounded memory."""
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset
 
 from lightning_noisy.audit.label_audit import AUDIT_FILE, PROBABILITIES_FILE
-from lightning_noisy.audit.parts import FOLDER, PATTERN
+from lightning_noisy.audit.parts import FOLDER, part_files
 from lightning_noisy.audit.summary import LabelSums
+from lightning_noisy.audit.whole_files import put_in_place
 
 MEMORY_LIMIT = "1GB"
 """What a sort may take; the rest of it goes to files beside the parts."""
@@ -29,11 +30,12 @@ def write_ranking(directory: Path, class_names: Sequence[str], total: int, with_
         with_probabilities: Whether the parts hold the posterior of all classes.
 
     Raises:
-        ValueError: If rows are missing or there twice.
+        ValueError: If rows are missing or there twice, or there is no room to sort.
     """
     with _connection(directory) as connection:
         _check_rows(connection, directory, total)
-        connection.register("classes", _classes(class_names))
+        names = {"label": pa.array(range(len(class_names)), pa.int32()), "name": list(class_names)}
+        connection.register("classes", pa.table(names))
         connection.execute("SET VARIABLE names = (SELECT list(name ORDER BY label) FROM classes)")
         select = """
             SELECT id, path, split, row, given_label, getvariable('names')[given_label + 1] AS given_class,
@@ -65,13 +67,20 @@ def sum_up(directory: Path, num_classes: int) -> LabelSums:
     return LabelSums(flagged, likeliest, doubts, network_doubts)
 
 
-def _connection(directory: Path) -> duckdb.DuckDBPyConnection:
+@contextmanager
+def _connection(directory: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     spill = directory / FOLDER / "sorting"
-    connection = duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)})
-    # One by one: what the user calls the folder may look like a pattern.
-    files = ", ".join(_quoted(path) for path in sorted((directory / FOLDER).glob(PATTERN)))
-    connection.execute(f"CREATE VIEW parts AS SELECT * FROM read_parquet([{files}])")
-    return connection
+    with duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)}) as connection:
+        # Not by DuckDB's own reader: to it `[`, `*` and `name=value` in a path mean something.
+        connection.register("parts", pyarrow.dataset.dataset([str(path) for path in part_files(directory)]))
+        try:
+            yield connection
+        except duckdb.Error as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"The audit in {str(directory)!r} could not be sorted ({reason}). What was looked at is kept: make "
+                "room, and run the same again."
+            ) from error
 
 
 def _check_rows(connection: duckdb.DuckDBPyConnection, directory: Path, total: int) -> None:
@@ -79,22 +88,11 @@ def _check_rows(connection: duckdb.DuckDBPyConnection, directory: Path, total: i
     if (rows, images) != (total, total):
         raise ValueError(
             f"Expected the parts in {str(directory / FOLDER)!r} to hold each of {total} images once, but they hold "
-            f"{rows} rows of {images} images. All processes must write to one folder that they share: name such a "
-            "folder by `output`, and run the same again."
+            f"{rows} rows of {images} images. Remove that folder, and run the same again."
         )
 
 
-def _classes(class_names: Sequence[str]) -> pa.Table:
-    return pa.table({"label": pa.array(range(len(class_names)), pa.int32()), "name": list(class_names)})
-
-
-def _copy(connection: Any, select: str, path: Path) -> None:
-    part = path.with_name(f".{path.name}.part")
-    connection.execute(f"COPY ({select}) TO {_quoted(part)} (FORMAT parquet)")
-    os.replace(part, path)
-
-
-def _quoted(path: Path) -> str:
-    """A path as a text of SQL."""
-    text = str(path).replace("'", "''")
-    return f"'{text}'"
+def _copy(connection: duckdb.DuckDBPyConnection, select: str, path: Path) -> None:
+    with put_in_place(path) as temporary:
+        text = str(temporary).replace("'", "''")
+        connection.execute(f"COPY ({select}) TO '{text}' (FORMAT parquet)")

@@ -21,6 +21,7 @@ from rich.progress import track
 from lightning_noisy.audit.images import AuditImages
 from lightning_noisy.audit.label_audit import AUDIT_FILE, REPORT_FILE, LabelAudit
 from lightning_noisy.audit.summary import AuditSummary
+from lightning_noisy.audit.whole_files import write_text
 
 MOST_MATRIX_CLASSES = 30
 MOST_PAIRS = 12
@@ -54,9 +55,7 @@ def write_report(audit: LabelAudit, images: AuditImages, most_images: int = 1000
         rank_zero_warn(f"{missing} of {len(thumbnails)} images of the report can't be read; their tiles say so.")
     page = _render({"summary": _overview(audit.summary), "rows": _columns(table), "thumbnails": thumbnails})
     path = audit.directory / REPORT_FILE
-    part = path.with_suffix(".html.part")
-    part.write_text(page, encoding="utf-8")
-    os.replace(part, path)
+    write_text(path, page)
     return path
 
 

@@ -1,7 +1,8 @@
 """Where the images of an audit come from, and reading them again."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,10 +55,37 @@ def read_again(source: Mapping[str, Any]) -> dict[str, LabelledImages]:
             "`NoisyImageDataModule`."
         )
     try:
-        return NoisyImageDataModule(**source).splits
+        return unique_over_splits(NoisyImageDataModule(**source).splits)
     except (ValueError, TypeError, OSError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"The images of this audit can't be read again from where they lay: {reason}") from error
+
+
+def unique_over_splits(splits: dict[str, LabelledImages]) -> dict[str, LabelledImages]:
+    """The same splits; of an id that two of them have, the later one becomes ``ID#SPLIT``, for decisions go by ids."""
+    seen: pa.Array | None = None
+    unique: dict[str, LabelledImages] = {}
+    for split, images in splits.items():
+        ids = images.ids
+        if seen is not None:
+            is_known = pc.is_in(ids, value_set=seen)
+            if pc.any(is_known).as_py():
+                ids = pc.if_else(is_known, pc.binary_join_element_wise(ids, split, "#"), ids)
+                images = replace(images, ids=ids)
+        seen = ids if seen is None else pa.concat_arrays([seen, ids])
+        unique[split] = images
+    return unique
+
+
+def left_out(datamodule: NoisyImageDataModule, audited: Sequence[str]) -> list[str]:
+    """What the data hold beside the audited images and their labels, in words."""
+    words = {"val": "the validation images, whose labels were checked", "test": "the test images"}
+    found = [words[split] for split in ("val", "test") if split in datamodule.splits and split not in audited]
+    if datamodule.splits["train"].weights is not None:
+        found.append("the weights of the training images")
+    if datamodule.noise is None and any(datamodule.splits[split].has_clean_labels for split in audited):
+        found.append("the clean labels")
+    return found
 
 
 def images_of(audit: "LabelAudit") -> dict[str, LabelledImages]:

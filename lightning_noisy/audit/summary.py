@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from lightning_noisy.audit.whole_files import write_text
+
 SUMMARY_FILE = "summary.json"
 FORMAT_VERSION = 1
 Z_95 = 1.959964
@@ -87,6 +89,8 @@ class AuditSummary:
         transition_matrix: (K, K) estimated ``T``, rows the true class; from the most probable and the given labels.
         pairs: All pairs that are flagged, the most frequent first.
         folds: How many models gave out-of-sample probabilities; 0 is one model on its own training images.
+        has_probabilities: Whether the posterior of all classes was kept.
+        left_out: What the data hold beside the audited images and labels, in words.
         source: Where the images come from, to read them again: arguments of the data module.
     """
 
@@ -99,12 +103,14 @@ class AuditSummary:
     transition_matrix: list[list[float]]
     pairs: list[SuspectPair]
     folds: int = 0
+    has_probabilities: bool = False
+    left_out: list[str] = field(default_factory=list)
     source: dict[str, Any] = field(default_factory=dict)
 
     def write(self, directory: Path) -> None:
         """Writes ``summary.json``."""
         values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
-        (directory / SUMMARY_FILE).write_text(json.dumps(values, indent=1), encoding="utf-8")
+        write_text(directory / SUMMARY_FILE, json.dumps(values, indent=1, allow_nan=False))
 
     @classmethod
     def read(cls, directory: Path) -> "AuditSummary":
@@ -119,10 +125,16 @@ class AuditSummary:
                 f"Expected {str(directory)!r} to hold a finished audit, but it has no {SUMMARY_FILE}. Run "
                 f"`lightning-noisy audit --output {directory}` to its end."
             )
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if values.pop("format_version", None) != FORMAT_VERSION:
-            raise ValueError(f"Expected {str(path)!r} to be of format {FORMAT_VERSION}. Run the audit again.")
-        return cls._from_dict(values)
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if values.pop("format_version") != FORMAT_VERSION:
+                raise ValueError("it is of another version")
+            return cls._from_dict(values)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"Expected {str(path)!r} to be the summary of an audit, but it can't be read as one ({error}). Remove "
+                "it and run the audit again."
+            ) from error
 
     @classmethod
     def _from_dict(cls, values: Mapping[str, Any]) -> "AuditSummary":
@@ -143,7 +155,7 @@ def summarise(sums: LabelSums, class_names: Sequence[str], audit_id: str, **fact
         sums: Over all images.
         class_names: The K names.
         audit_id: As of :class:`AuditSummary`.
-        **facts: ``folds`` and ``source`` of :class:`AuditSummary`.
+        **facts: Other fields of :class:`AuditSummary`.
     """
     images, issues = sums.likeliest.sum(axis=0), sums.flagged.sum(axis=0)
     predicted = sums.likeliest.sum(axis=1, keepdims=True)

@@ -115,6 +115,7 @@ def test_a_broken_off_audit_goes_on_where_it_was(data, model, tmp_path, monkeypa
     with monkeypatch.context() as breaking, pytest.raises((KeyboardInterrupt, SystemExit)):
         breaking.setattr(parts.PartWriter, "add", break_off)
         audit_labels(model, data, tmp_path / "audit", trainer=trainer())
+    assert (tmp_path / "audit" / parts.FOLDER).is_dir()
     with pytest.raises(ValueError, match=r"to hold a finished audit, but it has no summary\.json"):
         LabelAudit(tmp_path / "audit")
     done = parts.positions_done(tmp_path / "audit", len(whole))
@@ -152,6 +153,81 @@ def test_the_folder_of_another_audit_is_refused(data, model, tmp_path):
     other = trained_on(data, epochs=1, seed=1)
     with pytest.raises(ValueError, match="holds the audit of another model or of other labels"):
         audit_labels(other, data, tmp_path / "audit", trainer=trainer())
+
+
+def test_nothing_of_the_users_in_the_folder_is_replaced(data, model, tmp_path):
+    audit = audit_labels(model, data, trainer=trainer())
+    for name in ("issues.csv", parts.FOLDER):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).mkdir() if name == parts.FOLDER else (folder / name).write_text("mine")
+        with pytest.raises(ValueError, match=f"holds {name!r}, which no audit has left there"):
+            audit_labels(model, data, folder, trainer=trainer())
+        assert [path.name for path in folder.iterdir()] == [name]
+    with pytest.raises(ValueError, match=r"holds 'issues\.csv', which no audit has left there"):
+        audit.write(tmp_path / "issues.csv")
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "notes.txt").write_text("mine")
+    audit_labels(model, data, tmp_path / "others", trainer=trainer())
+    assert (tmp_path / "others" / "notes.txt").read_text() == "mine"
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="to be a folder that can be written to"):
+        audit_labels(model, data, tmp_path / "file" / "audit", trainer=trainer())
+
+
+def test_an_audit_of_the_same_images_read_otherwise_is_another_one(tmp_path):
+    network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(8), torch.nn.Flatten(), torch.nn.Linear(192, 10))
+    model = _classifier(network, [str(label) for label in range(10)])
+    audit_labels(model, digits(image_size=16), tmp_path / "audit", trainer=trainer())
+    with pytest.raises(ValueError, match="holds the audit of another model"):
+        audit_labels(model, digits(image_size=8), tmp_path / "audit", trainer=trainer())
+
+
+def test_probabilities_that_were_not_kept_are_made_later(data, model, tmp_path):
+    first = audit_labels(model, data, tmp_path / "audit", trainer=trainer())
+    again = audit_labels(model, data, tmp_path / "audit", trainer=trainer(), probabilities=True)
+    assert again.summary.has_probabilities and again.probabilities_path.is_file()
+    assert again.table.equals(first.table)
+
+
+def test_a_network_that_gives_nan_is_told(data):
+    network = SmallNetwork()
+    torch.nn.init.constant_(network.layers[1].weight, torch.nan)
+    with pytest.raises(ValueError, match="finite logits, but got NaN"):
+        audit_labels(_classifier(network, [str(label) for label in range(10)]), data, trainer=trainer())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_vanishes_meanwhile_is_told_and_can_come_back(tmp_path, monkeypatch, workers):
+    photos = write_photos(tmp_path / "photos")
+    data = NoisyImageDataModule(str(photos), image_size=8, num_workers=workers)
+    setup = predicting.AuditData.setup
+
+    def vanish(audited, stage):
+        setup(audited, stage)
+        (photos / "cat" / "05.png").rename(tmp_path / "away.png")
+
+    monkeypatch.setattr(predicting.AuditData, "setup", vanish)
+    model = _classifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3)))
+    sentence = r"^The image 'cat/05\.png' can't be read any more .* what was looked at is kept\.$"
+    with pytest.raises(ValueError, match=sentence):
+        audit_labels(model, data, tmp_path / "audit", trainer=trainer())
+
+
+def test_a_trainer_that_leaves_images_out_is_told_and_nothing_counts_as_done(data, model, tmp_path):
+    with pytest.raises(ValueError, match="The rows of 1236 images are missing"):
+        audit_labels(model, data, tmp_path / "audit", trainer=trainer(limit_predict_batches=1))
+    assert len(audit_labels(model, data, tmp_path / "audit", trainer=trainer()).table) == 1300
+
+
+def test_an_id_that_two_splits_have_is_another_one_in_the_second(tmp_path):
+    photos, others = write_photos(tmp_path / "photos"), write_photos(tmp_path / "others")
+    data = NoisyImageDataModule(str(photos), val_source=str(others), image_size=8, num_workers=0)
+    model = _classifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3)))
+    audit = audit_labels(model, data, tmp_path / "audit", trainer=trainer())
+    assert len(set(audit.table["id"].to_pylist())) == len(audit.table) == 72
+    assert {"ant/00.png", "ant/00.png#val"} <= set(audit.table["id"].to_pylist())
+    assert LabelAudit(tmp_path / "audit").images.splits["val"].ids.to_pylist()[0].endswith("#val")
 
 
 def test_what_was_audited_can_be_written_elsewhere(data, model, tmp_path):

@@ -22,7 +22,7 @@ def write_parts(directory, p_given, order, cuts):
     generator = np.random.default_rng(0)
     rows = len(p_given)
     labels = generator.integers(0, 3, (2, rows))
-    parts.begin_parts(directory, "a")
+    parts.begin(directory, "a", is_first_process=True)
     for rank, positions in enumerate(np.split(order, cuts)):
         writer = parts.PartWriter(directory, rank=rank)
         if len(positions):
@@ -85,7 +85,7 @@ def test_missing_rows_and_rows_that_are_there_twice_are_told(tmp_path):
     assert not (tmp_path / AUDIT_FILE).exists()
 
 
-@pytest.mark.parametrize("name", ["it's", "a[1]*", "100%?", "{x}", "é\u202e", "a\nb"])
+@pytest.mark.parametrize("name", ["it's", "a[1]", "a[1]*", "100%?", "{x}", "é\u202e", "a\nb", "id=5"])
 def test_the_folder_may_have_any_name(tmp_path, name):
     write_parts(tmp_path / name, np.linspace(0, 1, 10, dtype=np.float32), np.arange(10), [5])
     write_ranking(tmp_path / name, NAMES, 10, with_probabilities=False)
@@ -97,9 +97,9 @@ def test_a_part_that_was_not_finished_counts_nothing(tmp_path):
     write_parts(tmp_path, np.linspace(0, 1, 10, dtype=np.float32), np.arange(10), [])
     (tmp_path / parts.FOLDER / ".rows-00000-1-2.parquet.77.part").write_bytes(b"PAR1")
     assert parts.positions_done(tmp_path, 10).all()
-    parts.begin_parts(tmp_path, "a")
+    parts.begin(tmp_path, "a", is_first_process=True)
     assert not list((tmp_path / parts.FOLDER).glob(".*.part"))
-    parts.begin_parts(tmp_path, "another")
+    parts.begin(tmp_path, "another", is_first_process=True)
     assert not parts.positions_done(tmp_path, 10).any()
 
 
