@@ -228,7 +228,11 @@ class StreamingImageDataModule(L.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on where the checkpoint was written."""
         # Lightning restores a loader's own state too late where a scheduler has asked for the number of steps.
-        self._loader_state = state_dict.get("train_loader")
+        state, loader = state_dict.get("train_loader"), self._train_loader
+        if state and loader is getattr(self.trainer, "train_dataloader", None) and loader is not None:
+            loader.load_state_dict(state)  # a sharding strategy restores when the loader is there
+        else:
+            self._loader_state = state
 
     @cached_property
     def _found(self) -> dict[str, list[str]]:

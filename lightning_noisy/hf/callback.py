@@ -8,11 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import has_length
+from transformers.trainer_utils import SaveStrategy, has_length
 from transformers.utils import logging
 
 from lightning_noisy import backbones
-from lightning_noisy.hf.following import keep_counts, own_weights_whole, plan_warmup, restore_counts
+from lightning_noisy.hf.following import (
+    check_processes,
+    keep_counts,
+    own_weights_whole,
+    plan_warmup,
+    restore_counts,
+)
 from lightning_noisy.hf.model import NoisyForImageClassification
 from lightning_noisy.noise.counting import counts_to_triples, disagreement_rate, lost_classes, sum_over_ranks
 from lightning_noisy.run_record import RECORD_FILE, as_numbers, package_versions, read_record
@@ -70,6 +76,7 @@ class NoiseLayerCallback(TrainerCallback):
         model = _noisy_model(kwargs)
         if model is None:
             return
+        check_processes(model, args)
         self._start = time.perf_counter()
         self._epoch = int(state.epoch or 0) - 1
         self._counts = model.label_counts = None
@@ -159,6 +166,8 @@ class NoiseLayerCallback(TrainerCallback):
             model.run_record.metrics.update(as_numbers({name: v for name, v in metrics.items() if _is_quality(name)}))
             if self._start:
                 self._note_progress(model, state)
+                if args.save_strategy == SaveStrategy.BEST:  # the Trainer decides after this
+                    keep_counts(model, state, self._epoch)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         model = _noisy_model(kwargs)

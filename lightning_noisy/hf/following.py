@@ -28,6 +28,29 @@ def plan_warmup(model: NoisyForImageClassification, args: TrainingArguments, sta
     layer.warmup_epochs = layer.config.warmup_for(state.max_steps / max(steps_per_epoch, 1), steps_per_epoch)
 
 
+def check_processes(model: NoisyForImageClassification, args: TrainingArguments) -> None:
+    """Looks whether the noise layer can be told what the processes count, and stepped on its own.
+
+    Raises:
+        ValueError: If one process drives several GPUs, or FSDP 1 has flattened the parameters into one.
+    """
+    layer = model.noise_layer
+    if layer is None:
+        return
+    config = layer.config
+    if args.n_gpu > 1 and (config.follows_counts or config.class_balance or config.rescue_below):
+        raise ValueError(
+            f"Expected a process for each GPU, but got one process for {args.n_gpu} of them (DataParallel), in which "
+            f"the noise layer's counts get lost. Start the script by `torchrun --nproc_per_node={args.n_gpu}`, or set "
+            "CUDA_VISIBLE_DEVICES to one GPU."
+        )
+    if not isinstance(layer.weight, nn.Parameter):
+        raise ValueError(
+            "Expected FSDP to leave the noise layer a parameter of its own, but got `use_orig_params` False in "
+            "`fsdp_config`. Leave it out, or use `version` 2 of FSDP."
+        )
+
+
 def keep_counts(model: NoisyForImageClassification, state: TrainerState, epoch: int) -> None:
     """Puts the counts so far, and what the layer has taken from the last ones, into what the Trainer is about to save.
 
@@ -38,8 +61,10 @@ def keep_counts(model: NoisyForImageClassification, state: TrainerState, epoch: 
         return
     if model.label_counts is not None:
         summed = sum_over_ranks(model.label_counts)
-        pairs = torch.nonzero(summed)
-        counts = [[*pair, summed[*pair].item()] for pair in pairs.tolist()]
+        predicted, labels = pairs = torch.nonzero(summed, as_tuple=True)
+        counts = [
+            list(triple) for triple in zip(predicted.tolist(), labels.tolist(), summed[pairs].tolist(), strict=True)
+        ]
     kept = {
         "epoch": epoch,
         "counts": counts,
@@ -59,15 +84,16 @@ def restore_counts(model: NoisyForImageClassification, state: TrainerState, rank
     kept = cast(dict[str, Any], state.stateful_callbacks).get(STATE_KEY, {}).get("attributes", {}).get("kept")
     if kept is None:
         return
-    layer.warmup_epochs = kept["warmup_epochs"]
+    if layer.config.warmup_epochs == "auto":
+        layer.warmup_epochs = kept["warmup_epochs"]
     layer.label_weights, layer.rescued = (
         None if values is None else torch.tensor(values) for values in (kept["label_weights"], kept["rescued"])
     )
     if kept["counts"] is not None:
         counts = torch.zeros(layer.num_classes, layer.num_classes)
         if rank == 0:  # those of all processes: the others go on with none
-            for predicted, label, count in kept["counts"]:
-                counts[predicted, label] = count
+            triples = torch.tensor(kept["counts"], dtype=torch.float64).reshape(-1, 3)
+            counts[triples[:, 0].long(), triples[:, 1].long()] = triples[:, 2].float()
         model.set_epoch(kept["epoch"])
         model.label_counts = counts.to(model.device)
 

@@ -59,7 +59,7 @@ def balancing_weights(counts: Tensor, exponent: float) -> Tensor:
     Source: Mahajan et al. 2018, arXiv 1805.00932.
     """
     labelled = counts.sum(dim=0)
-    weights = labelled.clamp_min(1) ** -exponent
+    weights = torch.where(labelled > 0, labelled, 1.0) ** -exponent
     return torch.where(labelled > 0, weights * labelled.sum() / (weights * labelled).sum(), 1.0)
 
 

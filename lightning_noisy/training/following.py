@@ -5,6 +5,7 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 CHECKPOINT_KEY = "noise_layer_counts"
@@ -45,7 +46,7 @@ class CountFollowing(L.Callback):
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         layer = pl_module.noise_layer
-        if layer is None or not trainer.training:
+        if layer is None or self._counted_epoch is None:  # no step was taken
             return
         counts = pl_module.sum_label_counts()
         checkpoint[CHECKPOINT_KEY] = {
@@ -57,13 +58,17 @@ class CountFollowing(L.Callback):
         }
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        kept, layer = checkpoint.get(CHECKPOINT_KEY), pl_module.noise_layer
-        if kept is None or layer is None or not trainer.training:
+        layer = pl_module.noise_layer
+        if layer is None or trainer.state.fn != TrainerFn.FITTING:
             return
-        layer.label_weights, layer.rescued = kept["label_weights"], kept["rescued"]
-        layer.warmup_epochs, self._warmup_is_known = kept["warmup_epochs"], True
-        self._counted_epoch = kept["epoch"]
-        if kept["counts"] is not None:
+        # Without counts too: a search of the learning rate goes back to where nothing was counted.
+        kept = checkpoint.get(CHECKPOINT_KEY, {})
+        layer.label_weights, layer.rescued = kept.get("label_weights"), kept.get("rescued")
+        self._counted_epoch, pl_module._label_counts = kept.get("epoch"), None
+        self._warmup_is_known = "warmup_epochs" in kept and layer.config.warmup_epochs == "auto"
+        if self._warmup_is_known:
+            layer.warmup_epochs = kept["warmup_epochs"]
+        if kept.get("counts") is not None:
             counts = _unpack(kept["counts"], layer.num_classes).to(trainer.strategy.root_device)
             # Those of all processes: one of them goes on with them, the others with none.
             pl_module._label_counts = counts if trainer.is_global_zero else torch.zeros_like(counts)
@@ -73,7 +78,10 @@ def planned_epochs(trainer: L.Trainer) -> tuple[float, int | float]:
     """How many epochs the training lasts, and how many optimizer steps each has; infinite where nobody knows."""
     steps_per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
     steps_per_epoch = math.ceil(steps_per_epoch) if math.isfinite(steps_per_epoch) else math.inf
-    return trainer.estimated_stepping_batches / max(steps_per_epoch, 1), steps_per_epoch
+    epochs: float = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs
+    if trainer.max_steps != -1 and math.isfinite(steps_per_epoch):
+        epochs = min(epochs, trainer.max_steps / max(steps_per_epoch, 1))
+    return epochs, steps_per_epoch
 
 
 def _pack(counts: Tensor) -> dict[str, Tensor]:

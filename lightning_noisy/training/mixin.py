@@ -94,8 +94,9 @@ class NoisyLabelMixin(_Base):
         if is_check_due(self._losses_computed, clean_logits.device):
             check_values(clean_logits, noisy_labels, self.global_step, may_lack_labels=True)
         self._losses_computed += 1
-        self._label_counts = add_label_counts(self._label_counts, clean_logits, noisy_labels)
-        self._clean_losses = add_clean_losses(self._clean_losses, clean_logits, noisy_labels)
+        if self.training:  # a validation may ask for this loss too
+            self._label_counts = add_label_counts(self._label_counts, clean_logits, noisy_labels)
+            self._clean_losses = add_clean_losses(self._clean_losses, clean_logits, noisy_labels)
         return noisy_objective(self.noise_layer, clean_logits, noisy_labels, self.in_warmup)
 
     def parameter_groups(self, lr: float, weight_decay: float = 0.01) -> list[dict[str, Any]]:

@@ -63,9 +63,11 @@ class ShardedStrategy(ModelParallelStrategy):
         assert self.model is not None
         set_model_state_dict(self.model, checkpoint.pop("state_dict"), options=options)
         for optimizer, state in zip(self.optimizers, checkpoint.get("optimizer_states", []), strict=False):
-            set_optimizer_state_dict(
-                self.model, optimizer, _keyed_by_name(state, optimizer, self.model), options=options
-            )
+            if _holds_tensors(state):
+                named = _keyed_by_name(state, optimizer, self.model)
+                set_optimizer_state_dict(self.model, optimizer, named, options=options)
+            else:  # of SGD without momentum: torch would look in vain for the device to send to
+                optimizer.load_state_dict(state)
         return checkpoint
 
 
@@ -125,6 +127,10 @@ def _skeleton(module: nn.Module) -> nn.Module:
 
 def _whole(tensor: Tensor) -> Tensor:
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu().clone()
+
+
+def _holds_tensors(state: Mapping[str, Any]) -> bool:
+    return any(isinstance(value, Tensor) for values in state["state"].values() for value in values.values())
 
 
 def _keyed_by_name(state: Mapping[str, Any], optimizer: Optimizer, model: nn.Module) -> dict[str, Any]:

@@ -84,8 +84,44 @@ if rank == 0:
 dist.destroy_process_group()
 """
 
+FSDP_1 = """
+import sys
+import torch
+from accelerate import DistributedType, FullyShardedDataParallelPlugin
+from torch.distributed.fsdp import FullyShardedDataParallel
+from transformers import Trainer
+from lightning_noisy import NoiseConfig
+from lightning_noisy.hf import NoisyTrainer
+from small import Images, arguments, noisy_vit
 
-def torchrun(script, *arguments, folder):
+name, use_orig_params, output = sys.argv[1:]
+model = noisy_vit(NoiseConfig(dropout=0.0))
+args = arguments(
+    output, num_train_epochs=4, per_device_train_batch_size=2, optim="sgd", max_grad_norm=0.0, logging_steps=3,
+    fsdp=True, fsdp_config={"version": 1, "use_orig_params": use_orig_params == "True", "sync_module_states": False},
+)
+trainer = {"NoisyTrainer": NoisyTrainer, "Trainer": Trainer}[name](model=model, args=args, train_dataset=Images())
+# On a CPU accelerate takes DDP in the place of FSDP without a word, and its device "cpu:0" is none that FSDP 1 knows.
+state = trainer.accelerator.state
+state.distributed_type = DistributedType.FSDP
+state.fsdp_plugin = FullyShardedDataParallelPlugin(**args.fsdp_plugin_args)
+state.device, trainer.is_fsdp_enabled = torch.device("cpu"), True
+trainer.train()
+assert isinstance(trainer.model, FullyShardedDataParallel)
+layer, share = model.noise_layer, model.noise_layer.weight.shape
+with FullyShardedDataParallel.summon_full_params(trainer.model):
+    found = {
+        "state": {key: value.clone() for key, value in model.state_dict().items()}, "share": share,
+        "label_weights": layer.label_weights, "rescued": layer.rescued, "warmup_epochs": layer.warmup_epochs,
+        "counts": model.run_record.label_counts,
+        "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
+    }
+torch.save(found, f"{output}/rank{trainer.args.process_index}.pt")
+trainer.accelerator.end_training()
+"""
+
+
+def torchrun(script, *arguments, folder, succeeds=True):
     (folder / "script.py").write_text(script, encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "script.py"]
     path = f"{Path(__file__).parent}:{Path(__file__).parents[2]}"
@@ -97,7 +133,8 @@ def torchrun(script, *arguments, folder):
         text=True,
         timeout=300,
     )
-    assert ran.returncode == 0, ran.stderr[-3000:]
+    if succeeds:
+        assert ran.returncode == 0, ran.stderr[-3000:]
     return ran
 
 
@@ -138,3 +175,31 @@ def test_a_sharded_model_steps_as_a_whole_one_and_its_shards_export(tmp_path):
     again = NoisyForImageClassification.from_backbone(folder, noise="export")
     for key, value in model.state_dict().items():
         torch.testing.assert_close(again.state_dict()[key], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["NoisyTrainer", "Trainer"])
+def test_under_fsdp_1_the_layer_follows_the_counts_of_all_processes_as_in_one(name, tmp_path):
+    torchrun(FSDP_1, name, True, tmp_path / "two", folder=tmp_path)
+    ranks = [torch.load(tmp_path / "two" / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert sum(rank["share"].numel() for rank in ranks) == 9, "flattened and shared out"
+    model = noisy_vit(NoiseConfig(dropout=0.0))
+    args = arguments(tmp_path / "one", num_train_epochs=4, optim="sgd", max_grad_norm=0.0, logging_steps=3)
+    trainer = NoisyTrainer(model=model, args=args, train_dataset=Images())
+    trainer.train()
+    layer = model.noise_layer
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert not torch.allclose(layer.weight, torch.eye(3), atol=0.1) and layer.rescued is not None
+    for rank in ranks:
+        assert rank["warmup_epochs"] == layer.warmup_epochs == 1
+        assert rank["losses"] == pytest.approx(losses, rel=1e-4)
+        assert rank["counts"] == model.run_record.label_counts
+        assert torch.equal(rank["label_weights"], layer.label_weights) and torch.equal(rank["rescued"], layer.rescued)
+        for key, value in model.state_dict().items():
+            torch.testing.assert_close(rank["state"][key], value, rtol=1e-4, atol=1e-5, msg=key)
+            assert torch.equal(rank["state"][key], ranks[0]["state"][key])
+
+
+def test_fsdp_1_that_melts_the_parameters_together_ends_in_one_sentence(tmp_path):
+    ran = torchrun(FSDP_1, "NoisyTrainer", False, tmp_path / "two", folder=tmp_path, succeeds=False)
+    assert ran.returncode != 0
+    assert "ValueError: Expected FSDP to leave the noise layer a parameter of its own" in ran.stderr

@@ -98,6 +98,13 @@ def test_weights_are_one_on_average_over_the_images(labelled, exponent):
     assert all(np.diff(weights[present]) <= 1e-12)  # the rarer, the heavier
 
 
+def test_images_of_small_weights_are_balanced_too():
+    shares = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    expected = shares.numpy() ** -0.5 / (shares.numpy() ** 0.5).sum()
+    for images in (1000, 1, 0.01):
+        np.testing.assert_allclose(balancing_weights(torch.diag(images * shares), 0.5).numpy(), expected)
+
+
 def test_the_counts_must_fit():
     with pytest.raises(ValueError, match=r"`counts` to have shape \(3, 3\), but got \(2, 2\)"):
         NoiseLayer(NoiseConfig(3)).follow(torch.eye(2))

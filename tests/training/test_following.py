@@ -1,7 +1,12 @@
 """The noise layer takes what each epoch has counted, in a real training."""
 
+import warnings
+
 import lightning.pytorch as L
+import pytest
 import torch
+from lightning.pytorch.callbacks import LearningRateFinder, ModelCheckpoint
+from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_noisy import NoiseConfig, NoiseLayer
 from lightning_noisy.training.following import CHECKPOINT_KEY
@@ -70,3 +75,88 @@ def test_a_checkpoint_holds_the_counts_and_another_fit_begins_without_them(tmp_p
     counted = torch.zeros(3, 3)
     counted[kept["counts"]["pairs"][:, 0], kept["counts"]["pairs"][:, 1]] = kept["counts"]["values"]
     assert torch.equal(counted, counts_of(module))
+
+
+def counts_in(path):
+    kept = torch.load(path, weights_only=True)[CHECKPOINT_KEY]
+    counts = torch.zeros(3, 3)
+    counts[kept["counts"]["pairs"][:, 0], kept["counts"]["pairs"][:, 1]] = kept["counts"]["values"]
+    return kept, counts
+
+
+class Validated(OwnModule):
+    """One that looks at the layer's loss in validation too."""
+
+    def validation_step(self, batch, batch_idx):
+        inputs, noisy_labels = batch
+        self.log("val/loss", self.noisy_loss(self.model(inputs), noisy_labels))
+
+
+def test_a_checkpoint_of_a_validation_holds_the_counts(tmp_path):
+    torch.manual_seed(0)
+    module = Validated(NoiseConfig(3, warmup_epochs=1))
+    keep = ModelCheckpoint(tmp_path, filename="{step}", monitor="val/loss", save_top_k=-1)
+    options = {**QUIET, "enable_checkpointing": True, "val_check_interval": 2}
+    L.Trainer(max_epochs=1, callbacks=[keep], **options).fit(module, loader(batch_size=16), loader(batch_size=64))
+    kept, counts = counts_in(tmp_path / "step=2.ckpt")
+    assert kept["epoch"] == 0 and counts.sum() == 32
+    assert counts_in(tmp_path / "step=4.ckpt")[1].sum() == 64
+
+
+def test_what_is_validated_is_not_counted():
+    module = Validated(NoiseConfig(3, warmup_epochs=1))
+    L.Trainer(max_epochs=1, **QUIET).fit(module, loader(batch_size=16), loader(batch_size=64))
+    assert module._label_counts.sum() == 64
+    assert module.noise_layer.label_weights is None
+
+
+def test_a_search_of_the_learning_rate_leaves_nothing_behind(tmp_path):
+    module, watch = still(NoiseConfig(3)), Watch()
+    module.lr = 0.0
+    find = LearningRateFinder(num_training_steps=8, update_attr=False, early_stop_threshold=None)
+    options = {**QUIET, "default_root_dir": tmp_path}
+    L.Trainer(max_epochs=12, callbacks=[find, watch], **options).fit(module, loader(batch_size=16))
+    assert module.noise_layer.warmup_epochs == 3
+    _, balances = zip(*watch.seen[-12:], strict=True)
+    assert balances[0] is None and balances[1] is not None
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(loader().dataset)
+
+
+@pytest.mark.parametrize(
+    ("length", "expected", "warns"),
+    [({"max_epochs": 20}, 2, False), ({"max_epochs": -1, "max_steps": 12}, 1, False), ({"max_epochs": 1}, 1, True)],
+)
+def test_data_of_unknown_length(length, expected, warns):
+    module = still(NoiseConfig(3))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        L.Trainer(**length, **QUIET).fit(module, DataLoader(Stream(), batch_size=16))
+    assert module.noise_layer.warmup_epochs == expected
+    assert any("never act" in str(warning.message) for warning in caught) == warns
+
+
+def test_a_warm_up_that_is_given_counts_also_where_a_run_goes_on(tmp_path):
+    torch.manual_seed(0)
+    keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=4, save_top_k=-1)
+    options = {**QUIET, "enable_checkpointing": True}
+    L.Trainer(max_epochs=1, callbacks=[keep], **options).fit(still(NoiseConfig(3)), loader(batch_size=16))
+    module = still(NoiseConfig(3, warmup_epochs=3))
+    L.Trainer(max_epochs=4, **QUIET).fit(module, loader(batch_size=16), ckpt_path=tmp_path / "step=4.ckpt")
+    assert module.noise_layer.warmup_epochs == 3
+
+
+def test_a_checkpoint_of_the_end_goes_on_as_a_training_that_was_not_stopped(tmp_path):
+    module, watch = still(NoiseConfig(3, warmup_epochs=1)), Watch()
+    L.Trainer(max_epochs=2, callbacks=[watch], **QUIET).fit(module, loader(batch_size=16))
+    trainer = L.Trainer(max_epochs=1, **QUIET)
+    trainer.fit(still(NoiseConfig(3, warmup_epochs=1)), loader(batch_size=16))
+    trainer.save_checkpoint(tmp_path / "end.ckpt")
+    resumed, again = still(NoiseConfig(3, warmup_epochs=1)), Watch()
+    trainer = L.Trainer(max_epochs=2, callbacks=[again], **QUIET)
+    trainer.fit(resumed, loader(batch_size=16), ckpt_path=tmp_path / "end.ckpt")
+    for one, other in zip(watch.seen[-1], again.seen[-1], strict=True):
+        assert torch.equal(one, other)
