@@ -39,11 +39,6 @@ class AuditedImages:
         """(M,) rows of a split -> their positions."""
         return self._starts[list(self.splits).index(split)] + rows
 
-    @property
-    def noisy_labels(self) -> np.ndarray:
-        """(N,) the given labels."""
-        return np.concatenate([images.noisy_labels for images in self.splits.values()])
-
     def blocks(self, size: int = 100_000) -> Iterator[tuple[pa.StringArray, np.ndarray]]:
         """Ids and given labels, some at a time."""
         for images in self.splits.values():

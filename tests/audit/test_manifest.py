@@ -288,3 +288,19 @@ def test_the_report_is_shown(digits, tmp_path):
     show_report(Console(file=out, width=80), report)
     assert f"{report.kept:,}" in out.getvalue() and f"{report.mean_weight:.3f}" in out.getvalue()
     assert "kept for val" in out.getvalue()
+
+
+def test_relabelling_takes_no_suggestion_that_is_less_probable_than_the_given_label(digits, tmp_path):
+    audit = audit_of(tmp_path / "audit", digits)
+    table = audit.table
+    flagged = table["is_issue"].to_numpy()
+    is_worse = flagged & (np.arange(len(table)) % 2 == 0)
+    p_suggested = np.where(is_worse, table["p_given"].to_numpy() / 2, table["p_suggested"].to_numpy())
+    place = table.column_names.index("p_suggested")
+    changed = table.set_column(place, "p_suggested", pa.array(p_suggested, pa.float32()))
+    pq.write_table(changed, audit.directory / "audit.parquet")
+    report = write_manifest(audit, "relabel", tmp_path / "m.parquet")
+    written = pq.read_table(tmp_path / "m.parquet")
+    given, suggested = (table[name].to_numpy() for name in ("given_label", "suggested_label"))
+    assert written["label"].to_pylist() == np.where(flagged & ~is_worse, suggested, given).tolist()
+    assert report.relabelled == (flagged & ~is_worse).sum() > 0 and is_worse.sum() > 0
