@@ -7,7 +7,8 @@
 Every method trains the same network on the same labels, with the same optimizer and the same number of epochs. Clean
 test accuracy is that of the last epoch, and of the epoch with the best accuracy on held-out *noisy* labels. A training
 that is already in the results file is not repeated. `--methods "without counting" "without balancing" "without rescue"
-"one epoch of warm-up"` adds the default without one of its parts.
+"one epoch of warm-up"` adds the default without one of its parts, `--methods "second stage" "second stage, 5 folds"` a
+second training on corrected labels.
 """
 
 import argparse
@@ -20,11 +21,12 @@ from denoising.cleanlab_pruning import CleanlabPruning
 from denoising.methods import ABLATIONS
 from denoising.methods import METHODS as ONE_TRAINING
 from denoising.report import REFERENCE, collect, draw, show, write_tables
+from denoising.second_stage import SECOND_STAGES
 from denoising.training import train
 
 HERE = Path(__file__).parent
 METHODS = {**ONE_TRAINING, "cleanlab": CleanlabPruning}
-ALL = {**METHODS, **ABLATIONS}
+ALL = {**METHODS, **ABLATIONS, **SECOND_STAGES}
 
 
 def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -80,18 +80,46 @@ def test_ours_takes_the_counts_of_an_epoch_in_the_next_one(methods, batch):
     assert method.transition_matrix().sum(dim=1).numpy() == pytest.approx(1)
 
 
-def test_cleanlab_drops_wrong_labels_of_classes_that_are_easy_to_tell(methods):
-    cells, pruning = (importlib.import_module(f"denoising.{name}") for name in ("cells", "cleanlab_pruning"))
+@pytest.fixture
+def planted(methods):
+    """Three classes that are easy to tell, a fifth of the labels moved to the next class."""
+    cells = importlib.import_module("denoising.cells")
     generator = torch.Generator().manual_seed(0)
     clean = torch.arange(600) % 3
     images = torch.eye(3)[clean] * 5 + torch.randn(600, 3, generator=generator)
     noisy = torch.where(torch.rand(600, generator=generator) < 0.2, (clean + 1) % 3, clean)
     network = functools.partial(cells.mlp, 3, [], 3)
     truth = torch.eye(3, dtype=torch.float64)
-    cell = cells.Cell(images, noisy, clean, images, clean, truth, network, epochs=10, learning_rate=0.05)
-    kept = pruning.CleanlabPruning.choose(cell, torch.arange(600), seed=0)
-    assert (noisy != clean).double().mean() > 0.15 and len(kept) > 400
-    assert (noisy[kept] != clean[kept]).double().mean() < 0.03
+    return cells.Cell(images, noisy, clean, images, clean, truth, network, epochs=10, learning_rate=0.05, batch_size=32)
+
+
+def test_cleanlab_drops_wrong_labels_of_classes_that_are_easy_to_tell(planted):
+    pruning = importlib.import_module("denoising.cleanlab_pruning")
+    cell, kept = pruning.CleanlabPruning.prepare(planted, torch.arange(600), seed=0)
+    assert cell is planted
+    is_wrong = planted.noisy_labels != planted.clean_labels
+    assert is_wrong.double().mean() > 0.15 and len(kept) > 400
+    assert is_wrong[kept].double().mean() < 0.03
+
+
+@pytest.mark.parametrize("name", ["second stage", "second stage, 5 folds"])
+def test_a_second_stage_trains_on_corrected_labels_and_leaves_those_that_are_held_out(planted, name):
+    second = importlib.import_module("denoising.second_stage").SECOND_STAGES[name]
+    rows = torch.arange(500)
+    cell, kept = second.prepare(planted, rows, seed=0)
+    is_wrong = cell.noisy_labels != planted.clean_labels
+    assert torch.equal(kept, rows) and (planted.noisy_labels != planted.clean_labels)[:500].double().mean() > 0.15
+    assert is_wrong[:500].double().mean() < 0.03
+    assert torch.equal(cell.noisy_labels[500:], planted.noisy_labels[500:])
+
+
+def test_an_augmented_cell_changes_each_image_on_its_own(methods):
+    cells = importlib.import_module("denoising.cells")
+    torch.manual_seed(0)
+    image = torch.arange(3 * 16 * 16, dtype=torch.uint8).reshape(1, 3, 16, 16)
+    changed = cells.shift_and_mirror(image.repeat(32, 1, 1, 1))
+    assert changed.shape == (32, 3, 16, 16) and changed.dtype == torch.uint8
+    assert len({tuple(one.flatten().tolist()) for one in changed}) > 20
 
 
 def test_the_gap_is_measured_against_the_same_cell_without_noise(methods):
@@ -108,8 +136,21 @@ def test_the_gap_is_measured_against_the_same_cell_without_noise(methods):
     accuracies = {("digits uniform:0", "cross-entropy"): 0.9, ("digits pair:0.4", "cross-entropy"): 0.5}
     accuracies["digits pair:0.4", "noise layer"] = 0.8
     results = {key: [{"last": value}] for key, value in accuracies.items()}
-    assert report.gap(results, "digits pair:0.4", names, "noise layer") == "75%"
-    assert report.gap(results, "digits uniform:0", names, "cross-entropy") == ""
+    assert report.gap(results, "digits pair:0.4", names, "noise layer") == pytest.approx(0.75)
+    assert report.gap(results, "digits uniform:0", names, "cross-entropy") is None
+
+
+def test_the_means_are_over_the_noisy_cells_that_both_were_trained_in(methods):
+    report = importlib.import_module("denoising.report")
+    accuracies = {
+        "digits uniform:0": {"cross-entropy": 0.9, "noise layer": 0.8},
+        "digits pair:0.4": {"cross-entropy": 0.5, "noise layer": 0.8, "GCE": 0.6},
+        "digits uniform:0.5": {"cross-entropy": 0.7, "noise layer": 0.81},
+    }
+    results = {(cell, name): [{"last": value}] for cell, of in accuracies.items() for name, value in of.items()}
+    rows = report.means(results, list(accuracies), ["cross-entropy", "GCE", "ELR", "noise layer"])
+    assert rows[0] == ["cross-entropy", "2", "0.600", "0.805", "0% (2)"]
+    assert rows[1:] == [["GCE", "1", "0.600", "0.800", "25% (1)"], ["noise layer", "2", "0.805", "0.805", "65% (2)"]]
 
 
 @pytest.mark.slow

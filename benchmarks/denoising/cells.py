@@ -12,6 +12,7 @@ from cifar_features import WEIGHTS, build_backbone
 from PIL import Image
 from prepare_data import FILES, LABELS
 from torch import Tensor, nn
+from torchvision.transforms import v2
 
 from lightning_noisy.noise.synthetic import corrupt_labels, transition_matrix_from_spec
 
@@ -38,6 +39,7 @@ class Cell:
         epochs: Length of the training.
         learning_rate: Of AdamW, decayed to zero by a cosine.
         batch_size: Images in a step.
+        augment: What changes the images (B, ...) of a training step by chance; ``None`` leaves them as they are.
     """
 
     images: Tensor
@@ -50,6 +52,7 @@ class Cell:
     epochs: int
     learning_rate: float = 1e-3
     batch_size: int = 128
+    augment: Callable[[Tensor], Tensor] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -120,8 +123,11 @@ def cifar_cell(labels: str, seed: int, data_dir: Path, hidden: tuple[int, ...] =
     return Cell(*parts, network=network, epochs=12)
 
 
-def fine_tuning_cell(labels: str, seed: int, data_dir: Path) -> Cell:
-    """CIFAR-10N at 64 px, 6,000 images: the whole pretrained backbone is trained, 8 epochs of batches of 64."""
+def fine_tuning_cell(labels: str, seed: int, data_dir: Path, augmented: bool = False) -> Cell:
+    """CIFAR-10N at 64 px, 6,000 images: the whole pretrained backbone is trained, 8 epochs of batches of 64.
+
+    ``augmented`` shifts each image by up to an eighth of its side and mirrors half of them, anew in each epoch.
+    """
     columns, read_train = _cifar_images(data_dir / FILES["cifar10n_train"])
     test_columns, read_test = _cifar_images(data_dir / FILES["cifar10_test"])
     rows = torch.randperm(len(columns["clean"]), generator=torch.Generator().manual_seed(seed))[:6000]
@@ -130,7 +136,19 @@ def fine_tuning_cell(labels: str, seed: int, data_dir: Path) -> Cell:
     return Cell(
         read_train(rows), noisy[rows], clean[rows], read_test(test_rows), test_columns["clean"][test_rows],
         _matrix_of(clean, noisy), partial(_pretrained, data_dir / WEIGHTS), epochs=8, batch_size=64,
+        augment=shift_and_mirror if augmented else None,
     )  # fmt: skip
+
+
+def shift_and_mirror(images: Tensor) -> Tensor:
+    """Each of (B, 3, H, W) on its own, by PyTorch's generator."""
+    change = v2.Compose(
+        [
+            v2.RandomCrop(images.shape[2:], padding=images.shape[2] // 8, padding_mode="reflect"),
+            v2.RandomHorizontalFlip(),
+        ]
+    )
+    return torch.stack([change(image) for image in images])
 
 
 def gaussian_cell(noise: str, seed: int, data_dir: Path) -> Cell:
@@ -159,7 +177,11 @@ CELLS: dict[str, Callable[[int, Path], Cell]] = {
         for head, hidden in {"linear": (), "mlp": (256,)}.items()
         for labels in ("clean", "aggre", "random1", "worse", "worse-matrix")
     },
-    **{f"cifar10n {labels}, fine-tuning": partial(fine_tuning_cell, labels) for labels in ("clean", "worse")},
+    **{
+        f"cifar10n {labels}, fine-tuning{ending}": partial(fine_tuning_cell, labels, augmented=bool(ending))
+        for ending in ("", ", augmented")
+        for labels in ("clean", "worse")
+    },
     **{f"100 clouds {noise}": partial(gaussian_cell, noise) for noise in ("uniform:0", "uniform:0.5", "pair:0.3")},
 }
 

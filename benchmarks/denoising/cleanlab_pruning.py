@@ -16,7 +16,7 @@ class CleanlabPruning(Method):
     """
 
     @classmethod
-    def choose(cls, cell: Cell, rows: Tensor, seed: int) -> Tensor:
+    def prepare(cls, cell: Cell, rows: Tensor, seed: int) -> tuple[Cell, Tensor]:
         from cleanlab.filter import find_label_issues
 
         fold_of = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)) % FOLDS
@@ -29,4 +29,4 @@ class CleanlabPruning(Method):
             network, _ = fit(cell, seen, plain, seed)
             probs[fold_of == fold] = predict(network, cell.images[unseen]).softmax(dim=1)
         is_issue = find_label_issues(cell.noisy_labels[rows].numpy(), probs.numpy(), n_jobs=1)
-        return rows[torch.from_numpy(~is_issue)]
+        return cell, rows[torch.from_numpy(~is_issue)]

@@ -28,7 +28,8 @@ def fit(
         order = torch.randperm(len(images), generator=generator)[: steps_in_epoch * cell.batch_size]
         seen = torch.zeros(len(images), cell.num_classes) if method.looks_at_epochs else None
         for batch in order.split(cell.batch_size):
-            logits = network(images[batch])
+            seen_images = images[batch] if cell.augment is None else cell.augment(images[batch])
+            logits = network(seen_images)
             loss = method.loss(logits, labels[batch], batch, epoch)
             optimizer.zero_grad()
             loss.backward()

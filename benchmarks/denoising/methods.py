@@ -38,9 +38,9 @@ class Method:
         return cls(cell.num_classes, num_images, cell.epochs, num_images // cell.batch_size, cell.transition_matrix)
 
     @classmethod
-    def choose(cls, cell: Cell, rows: Tensor, seed: int) -> Tensor:
-        """(N,) which images to train on -> (M,)."""
-        return rows
+    def prepare(cls, cell: Cell, rows: Tensor, seed: int) -> tuple[Cell, Tensor]:
+        """What happens before the training: the cell, perhaps with other labels, and (N,) which images to train on."""
+        return cell, rows
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """What is trained beside the network."""

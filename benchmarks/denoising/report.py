@@ -57,20 +57,35 @@ def show(results: Results, cells: list[str], methods: list[str]) -> None:
             name: mean(results[cell, name], "last") for name in methods if name != OURS and (cell, name) in results
         }
         best = max(others, key=lambda name: others[name])
+        share = gap(results, cell, cells, OURS)
         table.add_row(
             cell, f"{plain:.3f}", f"{others[best]:.3f} {best}", f"{ours:.3f} ± {deviation(results[cell, OURS]):.3f}",
-            gap(results, cell, cells, OURS), str(sum(line["lost_classes"] for line in results[cell, OURS])),
+            "" if share is None else f"{share:.0%}", str(sum(line["lost_classes"] for line in results[cell, OURS])),
         )  # fmt: skip
     Console().print(table)
 
 
-def gap(results: Results, cell: str, cells: list[str], method: str) -> str:
-    """What a method recovers of the accuracy that cross-entropy loses to the wrong labels; empty where none is lost."""
+def gap(results: Results, cell: str, cells: list[str], method: str) -> float | None:
+    """The share that a method recovers of what cross-entropy loses to the wrong labels; ``None`` where none is lost."""
     twin = clean_twin(cell, cells)
-    if is_clean(cell) or twin is None or (twin, REFERENCE) not in results:
-        return ""
+    if is_clean(cell) or twin is None or not {(cell, REFERENCE), (twin, REFERENCE)} <= results.keys():
+        return None
     plain, clean = mean(results[cell, REFERENCE], "last"), mean(results[twin, REFERENCE], "last")
-    return f"{(mean(results[cell, method], 'last') - plain) / (clean - plain):.0%}"
+    return (mean(results[cell, method], "last") - plain) / (clean - plain)
+
+
+def means(results: Results, cells: list[str], methods: list[str]) -> list[list[str]]:
+    """For each method its mean over the noisy cells that it and ours were trained in, and ours over the same."""
+    rows = []
+    for name in methods:
+        shared = [cell for cell in cells if not is_clean(cell) and {(cell, name), (cell, OURS)} <= results.keys()]
+        if not shared:
+            continue
+        averages = (np.mean([mean(results[cell, which], "last") for cell in shared]) for which in (name, OURS))
+        gaps = [share for cell in shared if (share := gap(results, cell, cells, name)) is not None]
+        share = f"{np.mean(gaps):.0%} ({len(gaps)})" if gaps else ""
+        rows.append([name, str(len(shared)), *(f"{average:.3f}" for average in averages), share])
+    return rows
 
 
 def write_tables(results: Results, cells: list[str], methods: list[str], path: Path) -> None:
@@ -94,10 +109,17 @@ def write_tables(results: Results, cells: list[str], methods: list[str], path: P
             first = {"sampling": f"{mean(ours, 'sampling_error'):.2f}", "seeds": str(len(ours))}
             values = [_value(results, cell, method, name) for method in shown]
             rows.append([cell, *(first[key] for key in extra), *values])
-        table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-        parts.append(f"## {title}\n\n{table}\n")
+        parts.append(_table(title, rows))
+    head_row = ["method", "noisy cells", "its mean", "the noise layer's there", "of the gap (cells)"]
+    rows = [head_row, ["---", *["---:"] * 4], *means(results, cells, methods)]
+    parts.insert(1, _table("Means over the noisy cells, after the last epoch", rows))
     head = "# The denoising benchmark\n\nWritten by `python benchmarks/denoise.py` from `denoise.jsonl`.\n"
     path.write_text("\n".join([head, *parts]), encoding="utf-8")
+
+
+def _table(title: str, rows: list[list[str]]) -> str:
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"## {title}\n\n{table}\n"
 
 
 def _value(results: Results, cell: str, method: str, name: str) -> str:

@@ -21,16 +21,16 @@ def train(cell: Cell, kind: type[Method], seed: int) -> dict[str, Any]:
     """Trains, looks at the noisy validation and the clean test images after each epoch; a line of results."""
     rows, val_rows = cell.hold_out(seed)
     start = time.process_time()
-    rows = kind.choose(cell, rows, seed)
-    seconds_of_choice = time.process_time() - start
-    method = kind.for_images(cell, len(rows))
+    trained, rows = kind.prepare(cell, rows, seed)
+    seconds_before = time.process_time() - start
+    method = kind.for_images(trained, len(rows))
     val_accuracies, tested = [], []
 
     def measure(network: nn.Module) -> None:
         val_accuracies.append(accuracy(predict(network, cell.images[val_rows]), cell.noisy_labels[val_rows]))
         tested.append(predict(network, cell.test_images))
 
-    _, seconds = fit(cell, rows, method, seed, measure)
+    _, seconds = fit(trained, rows, method, seed, measure)
     matrix = method.transition_matrix()
     return {
         "last": round(accuracy(tested[-1], cell.test_labels), 4),
@@ -39,7 +39,7 @@ def train(cell: Cell, kind: type[Method], seed: int) -> dict[str, Any]:
         "lost_classes": lost_classes(tested[-1], cell.test_labels),
         "matrix_error": None if matrix is None else round(mean_row_distance(matrix, cell.transition_matrix), 4),
         "sampling_error": round(sampling_error(cell), 4),
-        "cpu_seconds": round(seconds_of_choice + seconds, 2),
+        "cpu_seconds": round(seconds_before + seconds, 2),
     }
 
 
