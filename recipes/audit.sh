@@ -2,16 +2,13 @@
 # When: you want to know which labels are wrong, correct them, and train again on the cleaned ones.
 # Needs: what recipes/imagefolder.yaml needs. Options behind the script's name go to both trainings.
 # Resume: the same command; trainings and the audit go on where they were.
-# Change: DATA, POLICY (drop, relabel, weight), FOLDS (5: each image is judged by a network that has not seen it, for
-#   networks that learn their labels by heart; seven trainings instead of two, see docs/noise_models.md). Review
-#   runs/audit/audit/report.html in a browser, save its decisions, and run the same again with
-#   DECISIONS=decisions.json: what was done is not done again but for the last training.
+# Change: DATA, POLICY (drop, relabel, weight). Review runs/audit/audit/report.html in a browser, save its decisions, and
+#   run the same again with DECISIONS=decisions.json: what was done is not done again but for the last training.
 #   DATA=photos recipes/audit.sh --model.backbone timm:resnet50.a1_in1k
 set -euo pipefail
 config=$(realpath "$(dirname "$0")/imagefolder.yaml")
 data=$(realpath "${DATA:?name your images: DATA=photos recipes/audit.sh}")
 run=${RUN:-runs/audit}
-folds=${FOLDS:+--folds=$FOLDS}
 decisions=${DECISIONS:+--decisions=$(realpath "$DECISIONS")}
 mkdir -p "$run"
 cd "$run"
@@ -23,7 +20,7 @@ train() { # a folder, its data, options
 }
 
 train noisy "$data" "$@"
-lightning-noisy audit --ckpt_path noisy/runs/imagefolder/checkpoints/last.ckpt $folds --output audit
+lightning-noisy audit --ckpt_path noisy/runs/imagefolder/checkpoints/last.ckpt --output audit
 lightning-noisy apply --audit audit --policy "${POLICY:-relabel}" $decisions --output cleaned.parquet
 rm -rf cleaned
 train cleaned "$PWD/cleaned.parquet" "$@"

@@ -304,8 +304,7 @@ def test_the_demo_compares_both_losses_and_leaves_its_files(tmp_path, capsys, mo
 @pytest.mark.slow
 def test_the_audit_trains_twice_and_goes_on_with_the_decisions_of_a_review(photos, tmp_path):
     options = [*TINY, *SMALL, "--data.image_size=32", "--trainer.enable_progress_bar=false"]
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "POLICY": "weight", "FOLDS": "2"}
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "POLICY": "weight"}
 
     def run(**more):
         command = ["bash", str(RECIPES / "audit.sh"), *options]
@@ -317,9 +316,7 @@ def test_the_audit_trains_twice_and_goes_on_with_the_decisions_of_a_review(photo
     assert list((folder / "cleaned").rglob("clean_model/model.safetensors"))
     cleaned = pyarrow.parquet.read_table(folder / "cleaned.parquet")
     assert len(cleaned) == 36 and cleaned["label_weight"].to_numpy().max() <= 1
-    summary = json.loads((folder / "audit" / "summary.json").read_text(encoding="utf-8"))
-    audit_id = summary["audit_id"]
-    assert summary["folds"] == 2
+    audit_id = json.loads((folder / "audit" / "summary.json").read_text(encoding="utf-8"))["audit_id"]
     entries = [{"id": "ant/00.png", "decision": "drop"}]
     decisions = tmp_path / "decisions.json"
     decisions.write_text(json.dumps({"format": 1, "audit_id": audit_id, "decisions": entries}), encoding="utf-8")

@@ -233,13 +233,21 @@ class ShortWarmup(Ours):
         super().__init__(*args, warmup_epochs=1)
 
 
+class WithCrossEntropy(Ours):
+    """The default with a share of plain cross-entropy kept after the warm-up."""
+
+    def __init__(self, *args):
+        super().__init__(*args, clean_loss_weight=0.3)
+
+
 ABLATIONS: dict[str, type[Method]] = {
     "without counting": WithoutCounting,
     "without balancing": WithoutBalancing,
     "without rescue": WithoutRescue,
     "one epoch of warm-up": ShortWarmup,
+    "30% cross-entropy": WithCrossEntropy,
 }
-"""The default without one of its parts; only trained where they are asked for by name."""
+"""The default without one of its parts or with another; only trained where they are asked for by name."""
 
 METHODS: dict[str, type[Method]] = {
     "cross-entropy": Method,

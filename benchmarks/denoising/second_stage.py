@@ -28,7 +28,7 @@ class SecondStage(Ours):
 
 
 class SecondStageByFolds(SecondStage):
-    """The same with an audit by five folds, ``FOLDS=5 recipes/audit.sh``."""
+    """The same with an audit by five folds."""
 
     folds = FOLDS
 
