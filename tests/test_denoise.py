@@ -1,5 +1,6 @@
 """The denoising benchmark: its competitors' losses against formulas, and that it runs."""
 
+import dataclasses
 import functools
 import importlib
 import json
@@ -120,6 +121,24 @@ def test_an_augmented_cell_changes_each_image_on_its_own(methods):
     changed = cells.shift_and_mirror(image.repeat(32, 1, 1, 1))
     assert changed.shape == (32, 3, 16, 16) and changed.dtype == torch.uint8
     assert len({tuple(one.flatten().tolist()) for one in changed}) > 20
+
+
+def test_training_sees_the_augmented_images(planted, methods):
+    fitting = importlib.import_module("denoising.fitting")
+    rows, seen = torch.arange(64), []
+
+    def augment(images):
+        seen.append(images)
+        return torch.zeros_like(images)
+
+    def train(change):
+        cell = dataclasses.replace(planted, epochs=1, augment=change)
+        return fitting.fit(cell, rows, methods.Method.for_images(cell, len(rows)), seed=0)[0][1].weight
+
+    start = (torch.manual_seed(0), planted.network()[1].weight)[1]
+    assert not torch.allclose(train(None), start, atol=0.02)
+    torch.testing.assert_close(train(augment), start, atol=0.01, rtol=0)  # of images of zeros only the bias learns
+    assert len(seen) == 2 and torch.equal(torch.cat(seen).sort(dim=0)[0], planted.images[:64].sort(dim=0)[0])
 
 
 def test_the_gap_is_measured_against_the_same_cell_without_noise(methods):

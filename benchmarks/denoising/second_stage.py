@@ -26,6 +26,9 @@ class SecondStage(Ours):
         labels[rows] = torch.where(is_taken, suggested, labels[rows])
         return dataclasses.replace(cell, noisy_labels=labels), rows
 
+    def transition_matrix(self) -> None:
+        """None: what it counts is the noise that the correction has left."""
+
 
 class SecondStageByFolds(SecondStage):
     """The same with an audit by five folds."""
