@@ -13,6 +13,7 @@ from lightning_noisy.noise.counting import add_label_counts, counts_to_shares
 from lightning_noisy.noise.functional import log_transition_matrix
 from lightning_noisy.noise.initial import add_confusion, from_anchor_points, from_confusion
 from lightning_noisy.noise.objective import noisy_objective
+from lightning_noisy.noise.warmup import Warmup
 
 
 class Method:
@@ -54,6 +55,9 @@ class Method:
         """Sees the logits (N, K) that training met in this epoch, if :attr:`looks_at_epochs`."""
 
     looks_at_epochs = False
+
+    def validated(self, epoch: int, logits: Tensor, labels: Tensor) -> None:
+        """Sees what the network, after this epoch, makes of the noisy validation images, (V, K) and (V,)."""
 
     def transition_matrix(self) -> Tensor | None:
         """(K, K), the estimate."""
@@ -109,7 +113,7 @@ class ByNoiseLayer(Method):
     def __init__(self, *args, **settings):
         super().__init__(*args)
         self.layer = NoiseLayer(NoiseConfig(**{**settings, "num_classes": self.num_classes}))
-        self.layer.warmup_epochs = self.layer.config.warmup_for(self.epochs, self.steps_in_epoch)
+        self.layer.warmup = Warmup.plan(self.layer.config, self.epochs, self.steps_in_epoch)
         self.epoch, self.counts = -1, None
 
     def parameter_groups(self, lr):
@@ -126,6 +130,10 @@ class ByNoiseLayer(Method):
             self.counts = None
         self.counts = add_label_counts(self.counts, logits, labels)
         return noisy_objective(self.layer, logits, labels, in_warmup)
+
+    def validated(self, epoch, logits, labels):
+        accuracy = (logits.argmax(dim=1) == labels).double().mean()
+        self.layer.warmup.validated(epoch, accuracy.item(), F.cross_entropy(logits, labels).item())
 
     def transition_matrix(self):
         return self.layer.transition_matrix().double()

@@ -27,7 +27,9 @@ def train(cell: Cell, kind: type[Method], seed: int) -> dict[str, Any]:
     val_accuracies, tested = [], []
 
     def measure(network: nn.Module) -> None:
-        val_accuracies.append(accuracy(predict(network, cell.images[val_rows]), cell.noisy_labels[val_rows]))
+        val_logits, val_labels = predict(network, cell.images[val_rows]), cell.noisy_labels[val_rows]
+        method.validated(len(val_accuracies), val_logits, val_labels)
+        val_accuracies.append(accuracy(val_logits, val_labels))
         tested.append(predict(network, cell.test_images))
 
     _, seconds = fit(trained, rows, method, seed, measure)

@@ -79,7 +79,7 @@ class NoiseLayerCallback(TrainerCallback):
         check_processes(model, args)
         self._start = time.perf_counter()
         self._epoch = int(state.epoch or 0) - 1
-        self._counts = model.label_counts = None
+        self._counts = model.label_counts = model.validation_sums = None
         plan_warmup(model, args, state, kwargs.get("train_dataloader"))
         restore_counts(model, state, args.process_index)
         self._lost = set()
@@ -166,7 +166,7 @@ class NoiseLayerCallback(TrainerCallback):
             model.run_record.metrics.update(as_numbers({name: v for name, v in metrics.items() if _is_quality(name)}))
             if self._start:
                 self._note_progress(model, state)
-                if args.save_strategy == SaveStrategy.BEST:  # the Trainer decides after this
+                if control.should_save or args.save_strategy == SaveStrategy.BEST:  # the Trainer decides after this
                     keep_counts(model, state, self._epoch)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -13,6 +13,7 @@ from transformers.trainer_utils import has_length
 
 from lightning_noisy.hf.model import NoisyForImageClassification
 from lightning_noisy.noise.counting import sum_over_ranks
+from lightning_noisy.noise.warmup import Warmup
 
 STATE_KEY = "NoiseLayerCallback"
 """Where the Trainer's state, and so a checkpoint's ``trainer_state.json``, holds it."""
@@ -25,7 +26,7 @@ def plan_warmup(model: NoisyForImageClassification, args: TrainingArguments, sta
     steps_per_epoch = math.inf
     if loader is not None and has_length(loader):
         steps_per_epoch = math.ceil(len(loader) / args.gradient_accumulation_steps)
-    layer.warmup_epochs = layer.config.warmup_for(state.max_steps / max(steps_per_epoch, 1), steps_per_epoch)
+    layer.warmup = Warmup.plan(layer.config, state.max_steps / max(steps_per_epoch, 1), steps_per_epoch)
 
 
 def check_processes(model: NoisyForImageClassification, args: TrainingArguments) -> None:
@@ -70,7 +71,8 @@ def keep_counts(model: NoisyForImageClassification, state: TrainerState, epoch: 
         "counts": counts,
         "label_weights": None if layer.label_weights is None else layer.label_weights.tolist(),
         "rescued": None if layer.rescued is None else layer.rescued.tolist(),
-        "warmup_epochs": layer.warmup_epochs,
+        "warmup": layer.warmup.state_dict(),
+        "validation_sums": None if model.validation_sums is None else sum_over_ranks(model.validation_sums).tolist(),
     }
     cast(dict[str, Any], state.stateful_callbacks)[STATE_KEY] = {"args": {}, "attributes": {"kept": kept}}
 
@@ -84,17 +86,19 @@ def restore_counts(model: NoisyForImageClassification, state: TrainerState, rank
     kept = cast(dict[str, Any], state.stateful_callbacks).get(STATE_KEY, {}).get("attributes", {}).get("kept")
     if kept is None:
         return
-    if layer.config.warmup_epochs == "auto":
-        layer.warmup_epochs = kept["warmup_epochs"]
+    if layer.config.warmup_epochs == "auto" and "warmup" in kept:
+        layer.warmup = Warmup(**kept["warmup"])
     layer.label_weights, layer.rescued = (
         None if values is None else torch.tensor(values) for values in (kept["label_weights"], kept["rescued"])
     )
+    model.set_epoch(kept["epoch"])
+    if (validated := kept.get("validation_sums")) is not None:  # those of all processes: the others go on with none
+        model.validation_sums = torch.tensor(validated, device=model.device) * (rank == 0)
     if kept["counts"] is not None:
         counts = torch.zeros(layer.num_classes, layer.num_classes)
-        if rank == 0:  # those of all processes: the others go on with none
+        if rank == 0:
             triples = torch.tensor(kept["counts"], dtype=torch.float64).reshape(-1, 3)
             counts[triples[:, 0].long(), triples[:, 1].long()] = triples[:, 2].float()
-        model.set_epoch(kept["epoch"])
         model.label_counts = counts.to(model.device)
 
 

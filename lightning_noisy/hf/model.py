@@ -19,7 +19,13 @@ from lightning_noisy.hf.processor import save_processor
 from lightning_noisy.layer_groups import block_classes
 from lightning_noisy.noise import NoiseConfig, NoiseLayer
 from lightning_noisy.noise.counting import add_label_counts, sum_over_ranks
-from lightning_noisy.noise.objective import check_values, clean_cross_entropy, is_check_due, noisy_objective
+from lightning_noisy.noise.objective import (
+    add_validation,
+    check_values,
+    clean_cross_entropy,
+    is_check_due,
+    noisy_objective,
+)
 from lightning_noisy.run_record import RECORD_FILE, RunRecord, read_record, write_record
 
 logger = logging.get_logger(__name__)
@@ -78,6 +84,7 @@ class NoisyForImageClassification(PreTrainedModel):
         self.noise_layer = None if noise is None else NoiseLayer(noise)
         self.run_record = RunRecord()
         self.label_counts: Tensor | None = None
+        self.validation_sums: Tensor | None = None
         self._epoch: int | None = None
         self._losses_computed = 0
         self.supports_gradient_checkpointing = self.backbone.supports_gradient_checkpointing
@@ -237,9 +244,15 @@ class NoisyForImageClassification(PreTrainedModel):
         """Tells the model the epoch, from 0 on; ``None`` is outside of a training: no warm-up.
 
         In a new epoch the noise layer takes what the last one has counted (:meth:`NoiseLayer.follow
-        <lightning_noisy.NoiseLayer.follow>`). Every process must call it.
+        <lightning_noisy.NoiseLayer.follow>`), and an automatic warm-up what it has validated. Every process must call
+        it.
         """
         if epoch is not None and epoch != self._epoch:
+            if self.noise_layer is not None and self._epoch is not None and self.validation_sums is not None:
+                right, loss, images = sum_over_ranks(self.validation_sums).tolist()
+                if images:
+                    self.noise_layer.warmup.validated(self._epoch, right / images, loss / images)
+            self.validation_sums = None
             if self.noise_layer is not None and self.label_counts is not None:
                 acts = epoch >= self.noise_layer.warmup_epochs
                 self.noise_layer.follow(sum_over_ranks(self.label_counts), acts)
@@ -268,6 +281,8 @@ class NoisyForImageClassification(PreTrainedModel):
         if not torch.compiler.is_compiling() and is_check_due(self._losses_computed, logits.device):
             check_values(logits, labels)
         if not self.training:
+            if self._epoch is not None:
+                self.validation_sums = add_validation(self.validation_sums, logits, labels)
             loss = clean_cross_entropy(logits, labels)
         else:
             self._losses_computed += 1

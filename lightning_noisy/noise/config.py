@@ -46,7 +46,9 @@ class NoiseConfig:
             sum to one, ``T[i][j] = P(noisy=j | clean=i)``, or the path of a CSV file with them. Zeros stay zeros: give
             small numbers to what is learned.
         warmup_epochs: Epochs of plain cross-entropy before the noise layer acts; prevents the loss of a class.
-            ``"auto"`` is a tenth of the training, at least 150 optimizer steps, and at most a quarter of the training.
+            ``"auto"`` is a tenth of the training, at least 150 optimizer steps, and at most a quarter of the training;
+            it grows while the validation's noisy labels are predicted better than ever, up to two thirds
+            (:class:`~lightning_noisy.noise.warmup.Warmup`).
         clean_loss_weight: Share ``β`` of plain cross-entropy kept after the warm-up,
             ``(1 - β) · NLL(noisy) + β · NLL(clean)``; in ``[0, 1]``.
         lr_scale: Learning rate of the noise layer relative to the network's.
@@ -101,7 +103,10 @@ class NoiseConfig:
         return self.init == "confusion" and self.trainable and self.transition_matrix is None
 
     def warmup_for(self, epochs: float, steps_per_epoch: float) -> int:
-        """The epochs of warm-up in a training of ``epochs`` epochs (or infinity) of so many optimizer steps each."""
+        """The epochs of warm-up in a training of ``epochs`` epochs (or infinity) of so many optimizer steps each.
+
+        That is without a validation, which may make it longer.
+        """
         if self.warmup_epochs != "auto":
             return self.warmup_epochs
         enough = AUTO_WARMUP_STEPS / max(steps_per_epoch, 1)

@@ -11,6 +11,7 @@ from lightning_noisy.noise import functional
 from lightning_noisy.noise.config import NoiseConfig, resolve_noise_config
 from lightning_noisy.noise.counting import balancing_weights, lost_classes
 from lightning_noisy.noise.initial import from_confusion, from_matrix
+from lightning_noisy.noise.warmup import Warmup
 
 UNKNOWN_WARMUP = 5
 """Epochs of warm-up in a loop of one's own, whose length nobody knows."""
@@ -31,7 +32,7 @@ class NoiseLayer(nn.Module):
         config: A :class:`NoiseConfig`, its dict, or just the number of classes.
 
     Attributes:
-        warmup_epochs: The length of the warm-up. Of ``"auto"`` it is 5 until a Trainer has worked it out.
+        warmup: The warm-up. Of ``"auto"`` it is 5 epochs until a Trainer has worked it out.
         label_weights: (K,) what an image with each label weighs in the loss; ``None`` is one.
         rescued: (K,) 1 for a class whose images get cross-entropy beside the layer's loss, else 0; ``None`` if there
             is none.
@@ -50,7 +51,8 @@ class NoiseLayer(nn.Module):
         num_classes = self.num_classes
         self.weight = nn.Parameter(torch.empty(num_classes, num_classes), requires_grad=self.config.trainable)
         known = self.config.warmup_epochs
-        self.warmup_epochs: int = UNKNOWN_WARMUP if known == "auto" else known
+        epochs = UNKNOWN_WARMUP if known == "auto" else known
+        self.warmup = Warmup(epochs, planned=epochs)
         self.label_weights: Tensor | None = None
         self.rescued: Tensor | None = None
         self.reset()
@@ -60,6 +62,11 @@ class NoiseLayer(nn.Module):
         """The number of classes ``K``."""
         assert self.config.num_classes is not None  # resolve_noise_config has seen to it
         return self.config.num_classes
+
+    @property
+    def warmup_epochs(self) -> int:
+        """The length of the warm-up so far."""
+        return self.warmup.epochs
 
     @torch.no_grad()
     def reset(self, transition_matrix: Tensor | Sequence[Sequence[float]] | None = None) -> None:
@@ -78,10 +85,10 @@ class NoiseLayer(nn.Module):
         """Takes what an epoch has shown, for the next one: the layer, the labels' weights, the classes to rescue.
 
         The matrix is ``T̂[i, j] = counts[i, j] / Σ_j counts[i, j]`` with one image more in each row, spread evenly. The
-        softmax layer becomes ``W = s · T̂ᵀ / mean(diagonal of T̂)``, ``s`` the config's ``init_scale`` and 1 for
-        ``"auto"`` at every ``K``; the stochastic one becomes ``T̂`` itself. Sources: Goldberger, Ben-Reuven, ICLR 2017,
-        who start from the warm-up's confusion, once; the counting is near to that of confident learning (Northcutt et
-        al. 2021, arXiv 1911.00068).
+        softmax layer becomes ``W = s · T̂ᵀ / mean(diagonal of T̂)``, ``s`` the config's ``init_scale``; ``"auto"`` is 1
+        at every ``K``, and more after a warm-up that grew (:attr:`~lightning_noisy.noise.warmup.Warmup.push`). The
+        stochastic one becomes ``T̂`` itself. Sources: Goldberger, Ben-Reuven, ICLR 2017, who start from the warm-up's
+        confusion, once; the counting is near to that of confident learning (Northcutt et al. 2021, arXiv 1911.00068).
 
         Args:
             counts: (K, K) ``[predicted class, noisy label]`` over all images of the epoch, of all processes.
@@ -103,7 +110,7 @@ class NoiseLayer(nn.Module):
         if acts and config.follows_counts:
             matrix = from_confusion(counts.cpu().float())  # K² doubles may be too many
             if config.noise_type == "softmax":
-                scale = 1.0 if config.init_scale == "auto" else float(config.init_scale)
+                scale = self.warmup.push if config.init_scale == "auto" else float(config.init_scale)
                 self._set_weight(scale / matrix.diagonal().mean() * matrix.T)
             else:
                 self._set_weight(functional.weight_from_transition_matrix(matrix, "stochastic"))

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from lightning_noisy.noise.counting import one_hot
 from lightning_noisy.noise.functional import NO_LABEL, noisy_nll
 from lightning_noisy.noise.layer import NoiseLayer
 
@@ -62,6 +63,16 @@ def add_clean_losses(sums: Tensor | None, clean_logits: Tensor, labels: Tensor) 
     """``sums``, (2,) summed cross-entropy and number of images, with one batch more; ``None`` starts a new one."""
     loss = clean_cross_entropy(clean_logits, labels) * len(clean_logits)
     batch = torch.stack([loss, count_labelled(labels).to(loss)])
+    return batch if sums is None else sums + batch
+
+
+@torch.no_grad()
+def add_validation(sums: Tensor | None, clean_logits: Tensor, labels: Tensor) -> Tensor:
+    """``sums``, (3,) right predictions, summed cross-entropy and images, with one batch more; ``None`` starts anew."""
+    soft = labels if labels.ndim == 2 else one_hot(labels, clean_logits.shape[1])
+    right = soft.gather(1, clean_logits.argmax(dim=1, keepdim=True)).sum()
+    losses = add_clean_losses(None, clean_logits, labels)
+    batch = torch.cat([right.to(losses)[None], losses])
     return batch if sums is None else sums + batch
 
 

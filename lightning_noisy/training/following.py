@@ -8,41 +8,57 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from lightning_noisy.noise.warmup import Warmup
+
 CHECKPOINT_KEY = "noise_layer_counts"
 """Where a checkpoint holds the counts of the epoch under way, and what the layer has taken from the last one."""
 
+VALIDATED = ("val/accuracy_noisy", "val/loss_noisy")
+"""What is logged in validation and may make the warm-up longer."""
+
 
 class CountFollowing(L.Callback):
-    """Tells the noise layer how long the training is, and at the start of each epoch what the last one has counted.
+    """Tells the noise layer how long the training is, and at the start of each epoch what the last one has shown.
 
-    The counts are those of all processes. A run that goes on from a checkpoint, in the middle of an epoch too, goes on
-    with the same counts.
+    That are the counts, of all processes, and the last ``val/accuracy_noisy`` and ``val/loss_noisy`` that were logged
+    in it. A run that goes on from a checkpoint, in the middle of an epoch too, goes on with the same ones.
     """
 
     def __init__(self) -> None:
         self._counted_epoch: int | None = None
         self._warmup_is_known = False
+        self._validated: list[float] | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         if stage == "fit":
             pl_module._label_counts = None
             if (layer := pl_module.noise_layer) is not None:
                 layer.label_weights = layer.rescued = None
-            self._counted_epoch, self._warmup_is_known = None, False
+            self._counted_epoch, self._warmup_is_known, self._validated = None, False, None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         layer = pl_module.noise_layer
         if layer is not None and not self._warmup_is_known:
-            layer.warmup_epochs = layer.config.warmup_for(*planned_epochs(trainer))
+            layer.warmup = Warmup.plan(layer.config, *planned_epochs(trainer))
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         # Not `on_train_epoch_start`: a run that goes on from an epoch's last batch begins the next one without it.
         if trainer.current_epoch == self._counted_epoch:
             return
         counts, layer = pl_module.sum_label_counts(), pl_module.noise_layer
+        if self._validated is not None and layer is not None and self._counted_epoch is not None:
+            layer.warmup.validated(self._counted_epoch, *self._validated)
+        self._validated = None
         if counts is not None and layer is not None:
             layer.follow(counts, acts=not pl_module.in_warmup)
         pl_module._label_counts, self._counted_epoch = None, trainer.current_epoch
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        logged = trainer.callback_metrics
+        if trainer.sanity_checking or pl_module.noise_layer is None or any(name not in logged for name in VALIDATED):
+            return
+        # A module of one's own may have logged what its process saw: all of them must go by the same numbers.
+        self._validated = trainer.strategy.broadcast([float(logged[name]) for name in VALIDATED])
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         layer = pl_module.noise_layer
@@ -54,7 +70,8 @@ class CountFollowing(L.Callback):
             "counts": None if counts is None else _pack(counts),
             "label_weights": layer.label_weights,
             "rescued": layer.rescued,
-            "warmup_epochs": layer.warmup_epochs,
+            "warmup": layer.warmup.state_dict(),
+            "validated": self._validated,
         }
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
@@ -65,9 +82,10 @@ class CountFollowing(L.Callback):
         kept = checkpoint.get(CHECKPOINT_KEY, {})
         layer.label_weights, layer.rescued = kept.get("label_weights"), kept.get("rescued")
         self._counted_epoch, pl_module._label_counts = kept.get("epoch"), None
-        self._warmup_is_known = "warmup_epochs" in kept and layer.config.warmup_epochs == "auto"
+        self._validated = kept.get("validated")
+        self._warmup_is_known = "warmup" in kept and layer.config.warmup_epochs == "auto"
         if self._warmup_is_known:
-            layer.warmup_epochs = kept["warmup_epochs"]
+            layer.warmup = Warmup(**kept["warmup"])
         if kept.get("counts") is not None:
             counts = _unpack(kept["counts"], layer.num_classes).to(trainer.strategy.root_device)
             # Those of all processes: one of them goes on with them, the others with none.

@@ -1,0 +1,74 @@
+"""How long the network is trained by plain cross-entropy before the noise layer acts."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lightning_noisy.noise.config import NoiseConfig
+
+LONGEST_SHARE = 2 / 3
+"""Of the training: no validation makes the warm-up longer."""
+
+
+@dataclass
+class Warmup:
+    """The length of a warm-up, which may grow while it lasts.
+
+    A network that still gets better at labels it is not trained on does not learn noise by heart yet. So an automatic
+    warm-up goes on for another epoch as long as both the accuracy and the loss on the noisy validation labels are the
+    best so far, up to two thirds of the training. The accuracy on noisy labels orders networks much as that on clean
+    labels does (Chen et al. 2021, arXiv 2012.04193); the loss notices earlier that labels are learned by heart.
+
+    Args:
+        epochs: Its length in epochs.
+        planned: The length without any validation.
+        training: Epochs of the whole training; ``None`` where the warm-up can't grow.
+        best_accuracy: Of the validations so far; ``None`` before the first.
+        lowest_loss: As ``best_accuracy``.
+    """
+
+    epochs: int
+    planned: int
+    training: float | None = None
+    best_accuracy: float | None = None
+    lowest_loss: float | None = None
+
+    @classmethod
+    def plan(cls, config: NoiseConfig, training: float, steps_per_epoch: float) -> "Warmup":
+        """That of a training of so many epochs (or infinity), of so many optimizer steps each."""
+        planned = config.warmup_for(training, steps_per_epoch)
+        can_grow = config.warmup_epochs == "auto" and math.isfinite(training)
+        return cls(planned, planned, training if can_grow else None)
+
+    def validated(self, epoch: int, accuracy: float, loss: float) -> None:
+        """Takes what the noisy validation labels gave after an epoch; the warm-up may be longer now.
+
+        Args:
+            epoch: Which, from 0 on. It decides if it is the last of the warm-up.
+            accuracy: The share of the labels that the network predicts.
+            loss: The cross-entropy of the network's own logits.
+        """
+        is_best = self.best_accuracy is None or accuracy > self.best_accuracy
+        is_lowest = self.lowest_loss is None or loss < self.lowest_loss
+        if is_best:
+            self.best_accuracy = accuracy
+        if is_lowest:
+            self.lowest_loss = loss
+        if self.training is None or epoch + 1 != self.epochs or not (is_best and is_lowest):
+            return
+        if self.epochs + 1 <= LONGEST_SHARE * self.training:
+            self.epochs += 1
+
+    @property
+    def push(self) -> float:
+        """What the layer's scale is multiplied by: the epochs that were planned for the layer over those it has left.
+
+        One where the warm-up did not grow.
+        """
+        if self.training is None:
+            return 1.0
+        return (self.training - self.planned) / (self.training - self.epochs) if self.epochs > self.planned else 1.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Numbers for a checkpoint; ``Warmup(**state)`` is the same again."""
+        return asdict(self)
