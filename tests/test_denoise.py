@@ -81,6 +81,15 @@ def test_ours_takes_the_counts_of_an_epoch_in_the_next_one(methods, batch):
     assert method.transition_matrix().sum(dim=1).numpy() == pytest.approx(1)
 
 
+def test_ours_warms_up_for_longer_while_the_validation_gets_better(methods, batch):
+    logits, labels = torch.zeros(4, 4), torch.arange(4)
+    method = build(methods.Ours)  # 2 of 8 epochs
+    for epoch, right in enumerate((1, 2, 3, 3)):
+        method.validated(epoch, logits + 5 * torch.eye(4) * (torch.arange(4) < right), labels)
+    assert method.layer.warmup.epochs == 4
+    assert method.layer.warmup.push == pytest.approx(6 / 4)
+
+
 @pytest.fixture
 def planted(methods):
     """Three classes that are easy to tell, a fifth of the labels moved to the next class."""

@@ -1,13 +1,15 @@
 """What networks say of the images whose labels are audited: by one training, or out of sample by five."""
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
 import torch
 from denoising.cells import Cell
 from denoising.fitting import fit, predict
-from denoising.methods import METHODS
-from torch import Tensor
+from denoising.methods import METHODS, Method
+from torch import Tensor, nn
 
 FOLDS = 5
 
@@ -30,10 +32,16 @@ class Predicted:
 
 
 class Predictions:
-    """Of one cell with one seed; what several methods look at is trained once."""
+    """Of one cell with one seed; what several methods look at is trained once.
 
-    def __init__(self, cell: Cell, seed: int) -> None:
-        self.cell, self.seed = cell, seed
+    Args:
+        cell: All its images are audited.
+        seed: Of the trainings.
+        validation: (V, ...) images and (V,) noisy labels that each training looks at after each epoch.
+    """
+
+    def __init__(self, cell: Cell, seed: int, validation: tuple[Tensor, Tensor] | None = None) -> None:
+        self.cell, self.seed, self.validation = cell, seed, validation
         self.of = cache(self._of)
 
     def _of(self, training: str, folds: int) -> Predicted:
@@ -51,8 +59,14 @@ class Predictions:
             asked = network_of == fold
             rows = torch.nonzero(~asked if folds else asked).flatten()
             method = METHODS[training].for_images(self.cell, len(rows))
-            network, seconds = fit(self.cell, rows, method, self.seed)
+            network, seconds = fit(self.cell, rows, method, self.seed, self._validate(method))
             predicted.logits[asked] = predict(network, self.cell.images[asked])
             predicted.counts.append(getattr(method, "counts", None))
             predicted.seconds += seconds
         return predicted
+
+    def _validate(self, method: Method) -> Callable[[nn.Module], None] | None:
+        if self.validation is None:
+            return None
+        (images, labels), epochs = self.validation, itertools.count()
+        return lambda network: method.validated(next(epochs), predict(network, images), labels)

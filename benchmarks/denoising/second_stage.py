@@ -21,7 +21,9 @@ class SecondStage(Ours):
         first = dataclasses.replace(
             cell, images=cell.images[rows], noisy_labels=labels[rows], clean_labels=cell.clean_labels[rows]
         )
-        verdict = by_posterior(Predictions(first, seed).of("noise layer", cls.folds), first.noisy_labels)
+        held_out = torch.ones(len(labels), dtype=torch.bool).index_fill_(0, rows, False)
+        validation = cell.images[held_out], labels[held_out]
+        verdict = by_posterior(Predictions(first, seed, validation).of("noise layer", cls.folds), first.noisy_labels)
         suggested, is_taken = torch.from_numpy(verdict.suggested), torch.from_numpy(verdict.is_taken)
         labels[rows] = torch.where(is_taken, suggested, labels[rows])
         return dataclasses.replace(cell, noisy_labels=labels), rows

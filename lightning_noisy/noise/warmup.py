@@ -44,19 +44,20 @@ class Warmup:
         """Takes what the noisy validation labels gave after an epoch; the warm-up may be longer now.
 
         Args:
-            epoch: Which, from 0 on. It decides if it is the last of the warm-up.
+            epoch: Which, from 0 on. One past the warm-up changes nothing.
             accuracy: The share of the labels that the network predicts.
             loss: The cross-entropy of the network's own logits.
         """
+        if self.training is None or epoch >= self.epochs:
+            return
         is_best = self.best_accuracy is None or accuracy > self.best_accuracy
         is_lowest = self.lowest_loss is None or loss < self.lowest_loss
         if is_best:
             self.best_accuracy = accuracy
         if is_lowest:
             self.lowest_loss = loss
-        if self.training is None or epoch + 1 != self.epochs or not (is_best and is_lowest):
-            return
-        if self.epochs + 1 <= LONGEST_SHARE * self.training:
+        is_last, may_grow = epoch + 1 == self.epochs, self.epochs + 1 <= LONGEST_SHARE * self.training
+        if is_last and may_grow and is_best and is_lowest:
             self.epochs += 1
 
     @property

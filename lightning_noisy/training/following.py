@@ -21,7 +21,9 @@ class CountFollowing(L.Callback):
     """Tells the noise layer how long the training is, and at the start of each epoch what the last one has shown.
 
     That are the counts, of all processes, and the last ``val/accuracy_noisy`` and ``val/loss_noisy`` that were logged
-    in it. A run that goes on from a checkpoint, in the middle of an epoch too, goes on with the same ones.
+    in it. A run that goes on from a checkpoint, in the middle of an epoch too, goes on with the same ones. Only a
+    checkpoint of an epoch's last step, before its validation, lacks that validation, which Lightning does not repeat:
+    an automatic warm-up then ends where it would without one.
     """
 
     def __init__(self) -> None:

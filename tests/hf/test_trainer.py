@@ -197,52 +197,6 @@ def test_noisy_trainer_refuses_what_would_bypass_the_layer(tmp_path):
         NoisyTrainer(model=tiny_vit(), args=arguments(tmp_path))
 
 
-@pytest.mark.parametrize("trainer_class", TRAINERS)
-@pytest.mark.parametrize("stop", [6, 9])  # at the end of an epoch, and in the middle of one
-def test_a_resumed_training_ends_with_the_same_weights(trainer_class, stop, tmp_path):
-    noise = NoiseConfig(warmup_epochs=1, dropout=0.3)
-    args = arguments(tmp_path / "whole", num_train_epochs=3, save_strategy="steps", save_steps=stop, weight_decay=0.1)
-    whole = noisy_vit(noise)
-    trainer_class(model=whole, args=args, train_dataset=Images()).train()
-    checkpoint = tmp_path / "whole" / f"checkpoint-{stop}"
-    resumed = noisy_vit(noise, seed=7)
-    trainer = trainer_class(model=resumed, args=args, train_dataset=Images())
-    trainer.train(resume_from_checkpoint=str(checkpoint))
-    assert trainer.state.global_step == 18
-    for name, value in whole.state_dict().items():
-        assert torch.equal(resumed.state_dict()[name], value), name
-
-
-@pytest.mark.parametrize("eval_steps", [6, 8])  # at the end of an epoch, and in the middle of one
-def test_a_checkpoint_of_the_best_weights_goes_on_too(eval_steps, tmp_path):
-    args = arguments(
-        tmp_path, num_train_epochs=3, save_strategy="best", eval_strategy="steps", eval_steps=eval_steps,
-        metric_for_best_model="eval_loss",
-    )  # fmt: skip
-    models = [noisy_vit(NoiseConfig(warmup_epochs=1)) for _ in range(2)]
-    for model, checkpoint in zip(models, (None, str(tmp_path / f"checkpoint-{eval_steps}")), strict=True):
-        trainer = NoisyTrainer(model=model, args=args, train_dataset=Images(), eval_dataset=Images(9))
-        trainer.train(resume_from_checkpoint=checkpoint)
-    for name, value in models[0].state_dict().items():
-        assert torch.equal(models[1].state_dict()[name], value), name
-
-
-def test_a_warm_up_that_is_given_counts_also_where_a_training_goes_on(tmp_path):
-    args = arguments(tmp_path, num_train_epochs=4, save_strategy="steps", save_steps=6)
-    Trainer(model=noisy_vit(NoiseConfig()), args=args, train_dataset=Images()).train()
-    model = noisy_vit(NoiseConfig(warmup_epochs=3))
-    Trainer(model=model, args=args, train_dataset=Images()).train(str(tmp_path / "checkpoint-6"))
-    assert model.noise_layer.warmup_epochs == 3
-
-
-def test_several_gpus_need_a_process_each(tmp_path):
-    args = arguments(tmp_path)
-    args._n_gpu = 2
-    with pytest.raises(ValueError, match="a process for each GPU, but got one process for 2"):
-        Trainer(model=noisy_vit(NoiseConfig()), args=args, train_dataset=Images()).train()
-    Trainer(model=noisy_vit(NoiseConfig.paper()), args=args, train_dataset=Images()).train()  # nothing to count
-
-
 def test_a_checkpoint_is_a_model_with_its_record(tmp_path):
     model = noisy_vit()
     args = arguments(tmp_path, save_strategy="epoch", eval_strategy="epoch", logging_steps=6)

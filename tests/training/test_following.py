@@ -60,6 +60,78 @@ def test_the_automatic_warm_up_is_that_of_the_length_of_the_training():
     assert module.noise_layer.warmup_epochs == 1
 
 
+class Told(OwnModule):
+    """One whose validation logs what it is told, an accuracy and a loss for each epoch."""
+
+    def __init__(self, told, **options):
+        super().__init__(NoiseConfig(3, **options))
+        self.told = told
+        self.configure_optimizers = lambda: torch.optim.SGD(self.parameters(), lr=0.0)
+
+    def validation_step(self, batch, batch_idx):
+        accuracy, loss = self.told[self.current_epoch]
+        self.log_dict({"val/accuracy_noisy": accuracy, "val/loss_noisy": loss})
+
+
+RISING = [(0.1 * epoch, 2 - 0.1 * epoch) for epoch in range(12)]
+
+
+def told(validations, callbacks=(), ckpt_path=None, **options):
+    torch.manual_seed(0)
+    module = Told(validations, **options)
+    quiet = {**QUIET, "enable_checkpointing": True}
+    trainer = L.Trainer(max_epochs=12, callbacks=list(callbacks), **quiet)
+    trainer.fit(module, loader(batch_size=16), loader(batch_size=64), ckpt_path=ckpt_path)
+    return module
+
+
+def test_the_automatic_warm_up_grows_with_the_noisy_validation(tmp_path):
+    """12 epochs of 4 steps: 3 without a validation."""
+    assert told(RISING).noise_layer.warmup_epochs == 8
+    flat = [*RISING[:5], *[RISING[4]] * 7]
+    watch = Watch()
+    module = told(flat, [watch])
+    assert module.noise_layer.warmup_epochs == 6  # the sixth epoch was no better than the fifth
+    weights, _ = zip(*watch.seen, strict=True)
+    assert all(torch.equal(weight, torch.eye(3)) for weight in weights[:6])
+    expected = NoiseLayer(3)
+    expected.follow(counts_of(module))
+    torch.testing.assert_close(weights[6], 9 / 6 * expected.weight.detach())
+    assert told(RISING, warmup_epochs=2).noise_layer.warmup_epochs == 2
+
+
+def test_the_sanity_check_does_not_count_as_a_validation():
+    class Loud(Told):
+        def validation_step(self, batch, batch_idx):
+            if self.trainer.sanity_checking:
+                self.log_dict({"val/accuracy_noisy": 0.99, "val/loss_noisy": 0.01})
+            else:
+                super().validation_step(batch, batch_idx)
+
+    module = Loud(RISING)
+    L.Trainer(max_epochs=12, **QUIET).fit(module, loader(batch_size=16), loader(batch_size=64))
+    assert module.noise_layer.warmup_epochs == 8
+
+
+@pytest.mark.parametrize("step", [6, 10, 14, 18, 26, 28])
+def test_a_run_that_goes_on_has_the_same_warm_up(step, tmp_path):
+    """From the middle or the end of epochs before and after the end of the warm-up, which is step 24."""
+    flat = [*RISING[:5], *[RISING[4]] * 7]
+    keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=2, save_top_k=-1)
+    watch, again = Watch(), Watch()
+    told(flat, [keep, watch])
+    resumed = told(flat, [again], tmp_path / f"step={step}.ckpt")
+    assert resumed.noise_layer.warmup_epochs == 6
+    assert torch.equal(watch.seen[-1][0], again.seen[-1][0])
+
+
+def test_an_epoch_whose_validation_was_never_seen_ends_the_warm_up(tmp_path):
+    """Lightning does not repeat the validation of a checkpoint of an epoch's last step, which was written before it."""
+    keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=2, save_top_k=-1)
+    told(RISING, [keep])
+    assert told(RISING, ckpt_path=tmp_path / "step=12.ckpt").noise_layer.warmup_epochs == 3
+
+
 def test_a_checkpoint_holds_the_counts_and_another_fit_begins_without_them(tmp_path):
     module = still(NoiseConfig(3, warmup_epochs=1))
     trainer = L.Trainer(max_epochs=2, **QUIET)

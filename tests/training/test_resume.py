@@ -13,7 +13,7 @@ EPOCHS = 4
 BATCHES = 3
 
 
-def build(photos, workers=0, **options):
+def build(photos, workers=0, warmup_epochs=2, **options):
     L.seed_everything(3)
     data = NoisyImageDataModule(
         str(photos), image_size=16, batch_size=12, num_workers=workers, val_fraction=0.1, augmentation={"hflip": 0.5}
@@ -24,7 +24,7 @@ def build(photos, workers=0, **options):
         num_classes=3,
         pretrained=False,
         image_size=16,
-        noise={"warmup_epochs": 2, "dropout": 0.3},
+        noise={"warmup_epochs": warmup_epochs, "dropout": 0.3},
         backbone_kwargs={"drop_rate": 0.2, "drop_path_rate": 0.2, "patch_size": 4},
         **options,
     )
@@ -41,10 +41,12 @@ VARIANTS = {
     "plain": {},
     "frozen, layer-wise decay": {"trainable_blocks": 2, "layer_decay": 0.7},
     "workers": {"workers": 2},
+    "automatic warm-up": {"warmup_epochs": "auto"},
 }
 
 
 CASES = [*(("plain", step) for step in (2, 3, 7, 9, 11)), *((name, step) for name in VARIANTS for step in (2, 7))]
+CASES += [("automatic warm-up", 5)]
 
 
 @pytest.mark.parametrize(("variant", "step"), sorted(set(CASES)))
@@ -68,6 +70,7 @@ def test_resume_is_bit_for_bit(photos, tmp_path, variant, step):
     for name, value in resumed.state_dict().items():
         if not name.startswith("accuracies"):
             assert torch.equal(value, expected[name]), name
+    assert resumed.noise_layer.warmup == module.noise_layer.warmup
     trained = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
     assert [name for name, parameter in resumed.named_parameters() if parameter.requires_grad] == trained
 
