@@ -26,21 +26,22 @@ from lightning_noisy.hf import NoisyTrainer
 from small import Images, arguments, noisy_vit
 
 name, output = sys.argv[1:]
-model = noisy_vit(NoiseConfig(warmup_epochs=1, dropout=0.0))
+model = noisy_vit(NoiseConfig(dropout=0.0))
 args = arguments(
-    output, num_train_epochs=3, per_device_train_batch_size=2, optim="sgd", max_grad_norm=0.0, save_strategy="epoch",
+    output, num_train_epochs=4, per_device_train_batch_size=2, optim="sgd", max_grad_norm=0.0, save_strategy="epoch",
     logging_steps=3, eval_strategy="epoch",
 )
 trainer = {"NoisyTrainer": NoisyTrainer, "Trainer": Trainer}[name](
-    model=model, args=args, train_dataset=Images(), eval_dataset=Images(9)
+    model=model, args=args, train_dataset=Images(), eval_dataset=Images(16)
 )
 trainer.train()
 rank = trainer.args.process_index
 losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-torch.save(
-    {"state": model.state_dict(), "counts": model.run_record.label_counts, "losses": losses, "world": args.world_size},
-    f"{output}/rank{rank}.pt",
-)
+found = {
+    "state": model.state_dict(), "counts": model.run_record.label_counts, "losses": losses, "world": args.world_size,
+    "warmup": model.noise_layer.warmup.state_dict(),
+}
+torch.save(found, f"{output}/rank{rank}.pt")
 trainer.accelerator.end_training()
 """
 
@@ -143,11 +144,15 @@ def test_two_processes_train_as_one_with_the_doubled_batch(name, tmp_path):
     torchrun(TRAIN, name, tmp_path / "two", folder=tmp_path)
     first, second = (torch.load(tmp_path / "two" / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     assert first["world"] == 2
-    model = noisy_vit(NoiseConfig(warmup_epochs=1, dropout=0.0))
-    args = arguments(tmp_path / "one", num_train_epochs=3, optim="sgd", max_grad_norm=0.0, logging_steps=3)
+    model = noisy_vit(NoiseConfig(dropout=0.0))
+    options = {"optim": "sgd", "max_grad_norm": 0.0, "logging_steps": 3, "eval_strategy": "epoch"}
+    args = arguments(tmp_path / "one", num_train_epochs=4, **options)
     trainer_class = NoisyTrainer if name == "NoisyTrainer" else Trainer
-    trainer = trainer_class(model=model, args=args, train_dataset=Images())
+    trainer = trainer_class(model=model, args=args, train_dataset=Images(), eval_dataset=Images(16))
     trainer.train()
+    warmup = model.noise_layer.warmup
+    assert (warmup.planned, warmup.epochs) == (1, 2), "the first validation is the best so far, two thirds are the most"
+    assert first["warmup"] == second["warmup"] == pytest.approx(warmup.state_dict(), rel=1e-5)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert first["losses"] == pytest.approx(losses, rel=1e-4)
     for key, value in model.state_dict().items():
@@ -155,10 +160,10 @@ def test_two_processes_train_as_one_with_the_doubled_batch(name, tmp_path):
         torch.testing.assert_close(first["state"][key], value, rtol=1e-4, atol=1e-6)
     assert first["counts"] == second["counts"] == model.run_record.label_counts
     assert sum(count for _, _, count in first["counts"]) == 24
-    loaded = NoisyForImageClassification.from_pretrained(tmp_path / "two" / "checkpoint-18")
+    loaded = NoisyForImageClassification.from_pretrained(tmp_path / "two" / "checkpoint-24")
     assert torch.equal(loaded.noise_layer.weight, first["state"]["noise_layer.weight"])
     assert loaded.run_record.processes == 2
-    export_clean(tmp_path / "two" / "checkpoint-18", tmp_path / "clean", license="mit")
+    export_clean(tmp_path / "two" / "checkpoint-24", tmp_path / "clean", license="mit")
 
 
 def test_a_sharded_model_steps_as_a_whole_one_and_its_shards_export(tmp_path):
