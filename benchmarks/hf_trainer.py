@@ -26,7 +26,8 @@ NOISE = "uniform:0.5"
 ARMS = {"noise layer": [], "cross-entropy": ["--cross_entropy=true"]}
 OPTIONS = ["--num_train_epochs=12", "--per_device_train_batch_size=64", "--learning_rate=1e-3", "--weight_decay=0.01"]
 OPTIONS += ["--lr_scheduler_type=cosine", "--augmentation=false", "--report_to=none", "--disable_tqdm=true"]
-OPTIONS += ["--save_strategy=no", "--use_cpu=true", "--clean_label_column=clean", "--max_grad_norm=0"]
+OPTIONS += ["--validation_share=0", "--save_strategy=no"]
+OPTIONS += ["--use_cpu=true", "--clean_label_column=clean", "--max_grad_norm=0"]
 
 
 def write_digits(folder: Path, seed: int) -> None:
@@ -59,7 +60,7 @@ def measure(run, arm: str, seed: int, folder: Path) -> dict:
     return {
         "arm": arm,
         "seed": seed,
-        "test_accuracy_clean": round(metrics["eval_accuracy_clean"], 4),
+        "test_accuracy_clean": round(metrics["test_accuracy_clean"], 4),
         "seconds": seconds,
     }
 

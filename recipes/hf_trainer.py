@@ -7,10 +7,12 @@ Change: --data and --backbone; every option of transformers.TrainingArguments ca
     python recipes/hf_trainer.py --data photos/ --backbone timm/resnet50.a1_in1k --output_dir runs/hf --license mit
     torchrun --nproc_per_node 2 recipes/hf_trainer.py ...    # the same options, several GPUs (or processes on a CPU)
     accelerate launch recipes/hf_trainer.py ...              # as `accelerate config` says
+    ... --eval_strategy epoch        # held-out training images then say how long the warm-up pays
     ... --resume_from_checkpoint true                        # goes on from the newest checkpoint in --output_dir
 """
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from typing import Any
 import timm
 import torch
 from datasets import ClassLabel, DatasetDict, load_dataset
-from transformers import HfArgumentParser, Trainer, TrainingArguments
+from transformers import EvalPrediction, HfArgumentParser, Trainer, TrainingArguments
 
 from lightning_noisy import NoiseConfig, backbones
 from lightning_noisy.hf import NoisyForImageClassification
@@ -38,13 +40,16 @@ class Options:
     warmup_epochs_of_noise: int | None = field(
         default=None, metadata={"help": "Epochs of cross-entropy before the layer acts; worked out by default."}
     )
+    validation_share: float = field(
+        default=0.1, metadata={"help": "Of the training images, held out with their given labels for `eval_strategy`."}
+    )
     augmentation: bool = field(default=True, metadata={"help": "Crop, flip and recolour the training images."})
     cross_entropy: bool = field(default=False, metadata={"help": "Train without a noise layer, to compare."})
     license: str | None = field(default=None, metadata={"help": "Of the clean model, which is then exported."})
 
 
 def load_data(options: Options) -> tuple[DatasetDict, list[str]]:
-    """The splits ``train`` and ``test``, and the class names."""
+    """The splits ``train``, ``test`` and, for the evaluations while it trains, ``validation``; and the class names."""
     path = Path(options.data)
     if path.suffix == ".parquet" or (path.is_dir() and any(path.glob("*.parquet"))):
         files = {"train": str(path)} if path.is_file() else {f.stem: str(f) for f in path.glob("*.parquet")}
@@ -56,13 +61,17 @@ def load_data(options: Options) -> tuple[DatasetDict, list[str]]:
     if "test" not in data:
         held_out = data["train"].train_test_split(0.1, seed=0, stratify_by_column=options.label_column)
         data = DatasetDict(train=held_out["train"], test=held_out["test"])
+    if "validation" not in data and options.validation_share:
+        held_out = data["train"].train_test_split(options.validation_share, seed=0)
+        data = DatasetDict(train=held_out["train"], validation=held_out["test"], test=data["test"])
     return data, data["train"].features[options.label_column].names
 
 
 def prepare(data: DatasetDict, model: NoisyForImageClassification, options: Options) -> DatasetDict:
     """Images as the backbone wants them, augmented for training; checked labels, where there are any, for the test."""
     config = backbones.resolve_data_config(model.backbone)
-    labels = {"train": options.label_column, "test": options.clean_label_column or options.label_column}
+    labels = {split: options.label_column for split in ("train", "validation") if split in data}
+    labels["test"] = options.clean_label_column or options.label_column
 
     def on_the_fly(split: str) -> Any:
         is_random = split == "train" and options.augmentation
@@ -75,6 +84,11 @@ def prepare(data: DatasetDict, model: NoisyForImageClassification, options: Opti
         return apply
 
     return DatasetDict({split: data[split].with_transform(on_the_fly(split)) for split in labels})
+
+
+def accuracy(kind: str) -> Callable[[EvalPrediction], dict[str, float]]:
+    """The share of right answers, under a name that says which labels it is against."""
+    return lambda found: {f"accuracy_{kind}": float((found.predictions.argmax(1) == found.label_ids).mean())}
 
 
 def run(arguments: list[str]) -> dict[str, float]:
@@ -91,18 +105,19 @@ def run(arguments: list[str]) -> dict[str, float]:
         id2label=dict(enumerate(names)),
     )
     splits = prepare(data, model, options)
-    kind = "clean" if options.clean_label_column else "noisy"
     trainer = Trainer(
         model=model,
         args=args,
         train_dataset=splits["train"],
-        eval_dataset=splits["test"],
-        compute_metrics=lambda found: {f"accuracy_{kind}": float((found[0].argmax(1) == found[1]).mean())},
+        # Never the test images: an evaluation in each epoch (`--eval_strategy epoch`) tells how long to warm up.
+        eval_dataset=splits.get("validation"),
+        compute_metrics=accuracy("noisy"),
     )
     # HfArgumentParser leaves a string; the Trainer wants a bool for the newest checkpoint.
     resume = {"true": True, "false": None}.get(str(args.resume_from_checkpoint).lower(), args.resume_from_checkpoint)
     trainer.train(resume_from_checkpoint=resume)
-    metrics = trainer.evaluate()
+    trainer.compute_metrics = accuracy("clean" if options.clean_label_column else "noisy")
+    metrics = trainer.evaluate(splits["test"], metric_key_prefix="test")
     trainer.save_model()
     if options.license and trainer.is_world_process_zero():
         export_clean(model, Path(args.output_dir) / "clean", license=options.license, overwrite=True)

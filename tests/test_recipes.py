@@ -241,11 +241,15 @@ def test_the_plain_transformers_trainer(photos, tiny_backbone, tmp_path, monkeyp
     arguments = hf_trainer(photos, tiny_backbone, tmp_path)
     script = load_script(RECIPES / "hf_trainer.py")
     metrics = script.run(arguments)
-    assert 0 <= metrics["eval_accuracy_noisy"] <= 1
+    assert 0 <= metrics["test_accuracy_noisy"] <= 1
     clean = timm.create_model(f"local-dir:{tmp_path / 'run' / 'clean'}", pretrained=True)
     assert clean.pretrained_cfg["label_names"] == ["ant", "bee", "cat"]
-    script.run([*arguments, "--num_train_epochs=3", "--resume_from_checkpoint=true"])
-    assert (tmp_path / "run" / "checkpoint-12").is_dir()
+    script.run([*arguments, "--num_train_epochs=3", "--eval_strategy=epoch", "--resume_from_checkpoint=true"])
+    states = [json.loads(file.read_text()) for file in (tmp_path / "run").glob("checkpoint-*/trainer_state.json")]
+    state = max(states, key=lambda state: state["global_step"])
+    assert state["epoch"] == 3
+    evaluated = [entry for entry in state["log_history"] if "eval_accuracy_noisy" in entry]
+    assert [entry["epoch"] for entry in evaluated] == [3]
     for word in ("When:", "Needs:", "Change:"):
         assert word in script.__doc__
 
