@@ -85,6 +85,7 @@ def test_ours_warms_up_for_longer_while_the_validation_gets_better(methods, batc
     logits, labels = torch.zeros(4, 4), torch.arange(4)
     method = build(methods.Ours)  # 2 of 8 epochs
     for epoch, right in enumerate((1, 2, 3, 3)):
+        method.loss(logits + 5 * torch.eye(4).roll(1, 0), labels, labels, epoch)  # always wrong, and sure
         method.validated(epoch, logits + 5 * torch.eye(4) * (torch.arange(4) < right), labels)
     assert method.layer.warmup.epochs == 4
     assert method.layer.warmup.push == pytest.approx(6 / 4)

@@ -9,7 +9,7 @@ from denoising.cells import Cell
 from torch import Tensor
 
 from lightning_noisy.noise import NoiseConfig, NoiseLayer
-from lightning_noisy.noise.counting import add_label_counts, counts_to_shares
+from lightning_noisy.noise.counting import add_confidence, add_label_counts, counts_to_shares
 from lightning_noisy.noise.functional import log_transition_matrix
 from lightning_noisy.noise.initial import add_confusion, from_anchor_points, from_confusion
 from lightning_noisy.noise.objective import noisy_objective
@@ -114,7 +114,7 @@ class ByNoiseLayer(Method):
         super().__init__(*args)
         self.layer = NoiseLayer(NoiseConfig(**{**settings, "num_classes": self.num_classes}))
         self.layer.warmup = Warmup.plan(self.layer.config, self.epochs, self.steps_in_epoch)
-        self.epoch, self.counts = -1, None
+        self.epoch, self.counts, self.confidence = -1, None, None
 
     def parameter_groups(self, lr):
         parameters = [p for p in self.layer.parameters() if p.requires_grad]
@@ -127,13 +127,15 @@ class ByNoiseLayer(Method):
             self.epoch = epoch
             if self.counts is not None:
                 self.layer.follow(self.counts, acts=not in_warmup)
-            self.counts = None
+            self.counts = self.confidence = None
         self.counts = add_label_counts(self.counts, logits, labels)
+        self.confidence = add_confidence(self.confidence, logits, labels)
         return noisy_objective(self.layer, logits, labels, in_warmup)
 
     def validated(self, epoch, logits, labels):
-        accuracy = (logits.argmax(dim=1) == labels).double().mean()
-        self.layer.warmup.validated(epoch, accuracy.item(), F.cross_entropy(logits, labels).item())
+        of_validation = (logits.argmax(dim=1) == labels).double().mean(), F.cross_entropy(logits, labels)
+        in_training = self.counts.trace() / self.counts.sum(), self.confidence / self.counts.sum()
+        self.layer.warmup.validated(epoch, *map(float, (*of_validation, *in_training)))
 
     def transition_matrix(self):
         return self.layer.transition_matrix().double()

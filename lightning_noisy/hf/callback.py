@@ -79,7 +79,7 @@ class NoiseLayerCallback(TrainerCallback):
         check_processes(model, args)
         self._start = time.perf_counter()
         self._epoch = int(state.epoch or 0) - 1
-        self._counts = model.label_counts = model.validation_sums = None
+        self._counts = model.label_counts = model.confidence = model.validation_sums = None
         plan_warmup(model, args, state, kwargs.get("train_dataloader"))
         restore_counts(model, state, args.process_index)
         self._lost = set()

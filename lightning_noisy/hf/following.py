@@ -72,6 +72,7 @@ def keep_counts(model: NoisyForImageClassification, state: TrainerState, epoch: 
         "label_weights": None if layer.label_weights is None else layer.label_weights.tolist(),
         "rescued": None if layer.rescued is None else layer.rescued.tolist(),
         "warmup": layer.warmup.state_dict(),
+        "confidence": None if model.confidence is None else float(sum_over_ranks(model.confidence)),
         "validation_sums": None if model.validation_sums is None else sum_over_ranks(model.validation_sums).tolist(),
     }
     cast(dict[str, Any], state.stateful_callbacks)[STATE_KEY] = {"args": {}, "attributes": {"kept": kept}}
@@ -100,6 +101,7 @@ def restore_counts(model: NoisyForImageClassification, state: TrainerState, rank
             triples = torch.tensor(kept["counts"], dtype=torch.float64).reshape(-1, 3)
             counts[triples[:, 0].long(), triples[:, 1].long()] = triples[:, 2].float()
         model.label_counts = counts.to(model.device)
+        model.confidence = torch.tensor(kept.get("confidence", 0.0) * (rank == 0), device=model.device)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from lightning_noisy.hf.from_backbone import load_backbone, resolve_noise
 from lightning_noisy.hf.processor import save_processor
 from lightning_noisy.layer_groups import block_classes
 from lightning_noisy.noise import NoiseConfig, NoiseLayer
-from lightning_noisy.noise.counting import add_label_counts, sum_over_ranks
+from lightning_noisy.noise.counting import add_confidence, add_label_counts, sum_over_ranks
 from lightning_noisy.noise.objective import (
     add_validation,
     check_values,
@@ -84,6 +84,7 @@ class NoisyForImageClassification(PreTrainedModel):
         self.noise_layer = None if noise is None else NoiseLayer(noise)
         self.run_record = RunRecord()
         self.label_counts: Tensor | None = None
+        self.confidence: Tensor | None = None
         self.validation_sums: Tensor | None = None
         self._epoch: int | None = None
         self._losses_computed = 0
@@ -248,16 +249,24 @@ class NoisyForImageClassification(PreTrainedModel):
         it.
         """
         if epoch is not None and epoch != self._epoch:
-            if self.noise_layer is not None and self._epoch is not None and self.validation_sums is not None:
-                right, loss, images = sum_over_ranks(self.validation_sums).tolist()
-                if images:
-                    self.noise_layer.warmup.validated(self._epoch, right / images, loss / images)
-            self.validation_sums = None
             if self.noise_layer is not None and self.label_counts is not None:
-                acts = epoch >= self.noise_layer.warmup_epochs
-                self.noise_layer.follow(sum_over_ranks(self.label_counts), acts)
-            self.label_counts = None
+                counts = sum_over_ranks(self.label_counts)
+                self._look_at_validation(counts)
+                self.noise_layer.follow(counts, acts=epoch >= self.noise_layer.warmup_epochs)
+            self.label_counts = self.confidence = self.validation_sums = None
         self._epoch = epoch
+
+    def _look_at_validation(self, counts: Tensor) -> None:
+        assert self.noise_layer is not None
+        if self._epoch is None or self.confidence is None or self.validation_sums is None:
+            return
+        right, loss, images = sum_over_ranks(self.validation_sums).tolist()
+        confidence, counted = float(sum_over_ranks(self.confidence)), float(counts.sum())
+        if images and counted:
+            agreement = float(counts.trace()) / counted
+            self.noise_layer.warmup.validated(
+                self._epoch, right / images, loss / images, agreement, confidence / counted
+            )
 
     @property
     def in_warmup(self) -> bool:
@@ -288,6 +297,7 @@ class NoisyForImageClassification(PreTrainedModel):
             self._losses_computed += 1
             if self._epoch is not None:
                 self.label_counts = add_label_counts(self.label_counts, logits, labels)
+                self.confidence = add_confidence(self.confidence, logits, labels)
             elif self.noise_layer is not None and self.noise_layer.warmup_epochs > 0:
                 logger.warning_once(
                     "The noise layer acts from the first step, without its warm-up: nobody has told the model the "

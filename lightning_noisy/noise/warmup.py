@@ -8,16 +8,19 @@ from lightning_noisy.noise.config import NoiseConfig
 
 LONGEST_SHARE = 2 / 3
 """Of the training: no validation makes the warm-up longer."""
+AHEAD = 0.05
+"""By how much the agreement with the training labels may be above the accuracy on the validation's."""
 
 
 @dataclass
 class Warmup:
     """The length of a warm-up, which may grow while it lasts.
 
-    A network that still gets better at labels it is not trained on does not learn noise by heart yet. So an automatic
-    warm-up goes on for another epoch as long as both the accuracy and the loss on the noisy validation labels are the
-    best so far, up to two thirds of the training. The accuracy on noisy labels orders networks much as that on clean
-    labels does (Chen et al. 2021, arXiv 2012.04193); the loss notices earlier that labels are learned by heart.
+    A network that gets better at labels it is not trained on still learns, and one that knows the labels it is trained
+    on by heart agrees with them more often than with others, and than its own confidence says. So an automatic warm-up
+    goes on for another epoch, up to two thirds of the training, as long as accuracy and loss on the noisy validation
+    labels are the best so far and neither sign of learning by heart is there. Accuracy on noisy labels orders networks
+    much as that on clean ones does (Chen et al. 2021, arXiv 2012.04193).
 
     Args:
         epochs: Its length in epochs.
@@ -40,13 +43,15 @@ class Warmup:
         can_grow = config.warmup_epochs == "auto" and math.isfinite(training)
         return cls(planned, planned, training if can_grow else None)
 
-    def validated(self, epoch: int, accuracy: float, loss: float) -> None:
-        """Takes what the noisy validation labels gave after an epoch; the warm-up may be longer now.
+    def validated(self, epoch: int, accuracy: float, loss: float, agreement: float, confidence: float) -> None:
+        """Takes what an epoch has shown; the warm-up may be longer now.
 
         Args:
             epoch: Which, from 0 on. One past the warm-up changes nothing.
-            accuracy: The share of the labels that the network predicts.
-            loss: The cross-entropy of the network's own logits.
+            accuracy: The share of the noisy validation labels that the network predicts.
+            loss: The cross-entropy of the network's own logits on them.
+            agreement: The share of the training labels that it predicted while it trained.
+            confidence: The mean of its largest probability while it trained.
         """
         if self.training is None or epoch >= self.epochs:
             return
@@ -56,8 +61,9 @@ class Warmup:
             self.best_accuracy = accuracy
         if is_lowest:
             self.lowest_loss = loss
-        is_last, may_grow = epoch + 1 == self.epochs, self.epochs + 1 <= LONGEST_SHARE * self.training
-        if is_last and may_grow and is_best and is_lowest:
+        by_heart = agreement > min(accuracy + AHEAD, confidence)
+        may_grow = epoch + 1 == self.epochs and self.epochs + 1 <= LONGEST_SHARE * self.training
+        if may_grow and is_best and is_lowest and not by_heart:
             self.epochs += 1
 
     @property

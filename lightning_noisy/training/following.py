@@ -33,7 +33,7 @@ class CountFollowing(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         if stage == "fit":
-            pl_module._label_counts = None
+            pl_module._label_counts = pl_module._confidence = None
             if (layer := pl_module.noise_layer) is not None:
                 layer.label_weights = layer.rescued = None
             self._counted_epoch, self._warmup_is_known, self._validated = None, False, None
@@ -47,13 +47,15 @@ class CountFollowing(L.Callback):
         # Not `on_train_epoch_start`: a run that goes on from an epoch's last batch begins the next one without it.
         if trainer.current_epoch == self._counted_epoch:
             return
-        counts, layer = pl_module.sum_label_counts(), pl_module.noise_layer
-        if self._validated is not None and layer is not None and self._counted_epoch is not None:
-            layer.warmup.validated(self._counted_epoch, *self._validated)
-        self._validated = None
+        counts, confidence = pl_module.sum_label_counts(), pl_module.sum_confidence()
+        layer = pl_module.noise_layer
         if counts is not None and layer is not None:
+            if self._validated is not None and self._counted_epoch is not None:
+                shown = counts.trace() / counts.sum(), confidence / counts.sum()
+                layer.warmup.validated(self._counted_epoch, *self._validated, *map(float, shown))
             layer.follow(counts, acts=not pl_module.in_warmup)
-        pl_module._label_counts, self._counted_epoch = None, trainer.current_epoch
+        pl_module._label_counts = pl_module._confidence = self._validated = None
+        self._counted_epoch = trainer.current_epoch
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         logged = trainer.callback_metrics
@@ -66,10 +68,11 @@ class CountFollowing(L.Callback):
         layer = pl_module.noise_layer
         if layer is None or self._counted_epoch is None:  # no step was taken
             return
-        counts = pl_module.sum_label_counts()
+        counts, confidence = pl_module.sum_label_counts(), pl_module.sum_confidence()
         checkpoint[CHECKPOINT_KEY] = {
             "epoch": self._counted_epoch,
             "counts": None if counts is None else _pack(counts),
+            "confidence": None if confidence is None else float(confidence),
             "label_weights": layer.label_weights,
             "rescued": layer.rescued,
             "warmup": layer.warmup.state_dict(),
@@ -83,7 +86,8 @@ class CountFollowing(L.Callback):
         # Without counts too: a search of the learning rate goes back to where nothing was counted.
         kept = checkpoint.get(CHECKPOINT_KEY, {})
         layer.label_weights, layer.rescued = kept.get("label_weights"), kept.get("rescued")
-        self._counted_epoch, pl_module._label_counts = kept.get("epoch"), None
+        self._counted_epoch = kept.get("epoch")
+        pl_module._label_counts = pl_module._confidence = None
         self._validated = kept.get("validated")
         self._warmup_is_known = "warmup" in kept and layer.config.warmup_epochs == "auto"
         if self._warmup_is_known:
@@ -92,6 +96,8 @@ class CountFollowing(L.Callback):
             counts = _unpack(kept["counts"], layer.num_classes).to(trainer.strategy.root_device)
             # Those of all processes: one of them goes on with them, the others with none.
             pl_module._label_counts = counts if trainer.is_global_zero else torch.zeros_like(counts)
+            confidence = kept.get("confidence", 0.0) if trainer.is_global_zero else 0.0
+            pl_module._confidence = torch.tensor(confidence, device=counts.device)
 
 
 def planned_epochs(trainer: L.Trainer) -> tuple[float, int | float]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_noisy.noise import NoiseConfig, NoiseLayer
 from lightning_noisy.noise.config import resolve_noise_config
-from lightning_noisy.noise.counting import add_label_counts
+from lightning_noisy.noise.counting import add_confidence, add_label_counts
 from lightning_noisy.noise.objective import add_clean_losses, check_values, is_check_due, noisy_objective
 from lightning_noisy.run_record import RunRecord
 from lightning_noisy.training.checkpoint_io import WholeCheckpoints
@@ -62,6 +62,7 @@ class NoisyLabelMixin(_Base):
         """
         self.noise_layer = None if noise is None else NoiseLayer(resolve_noise_config(noise))
         self._label_counts: Tensor | None = None
+        self._confidence: Tensor | None = None
         self._clean_losses: Tensor | None = None
         self._losses_computed = 0
 
@@ -96,6 +97,7 @@ class NoisyLabelMixin(_Base):
         self._losses_computed += 1
         if self.training:  # a validation may ask for this loss too
             self._label_counts = add_label_counts(self._label_counts, clean_logits, noisy_labels)
+            self._confidence = add_confidence(self._confidence, clean_logits, noisy_labels)
             self._clean_losses = add_clean_losses(self._clean_losses, clean_logits, noisy_labels)
         return noisy_objective(self.noise_layer, clean_logits, noisy_labels, self.in_warmup)
 
@@ -165,6 +167,15 @@ class NoisyLabelMixin(_Base):
         if self._label_counts is None:
             return None
         return self.trainer.strategy.reduce(self._label_counts.clone(), reduce_op="sum").cpu().double()
+
+    def sum_confidence(self) -> Tensor | None:
+        """The summed largest probabilities, of all ranks in this epoch so far; a scalar, float64.
+
+        Every rank must call it.
+        """
+        if self._confidence is None:
+            return None
+        return self.trainer.strategy.reduce(self._confidence.clone(), reduce_op="sum").cpu().double()
 
     def sum_clean_losses(self) -> Tensor | None:
         """(2,) summed cross-entropy of the clean logits, and images, of all ranks in this epoch so far; float64.
