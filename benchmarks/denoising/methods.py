@@ -236,6 +236,13 @@ class WithoutRescue(Ours):
         super().__init__(*args, rescue_below=0.0)
 
 
+class WithoutGrowth(Ours):
+    """The default whose warm-up does not look at the validation."""
+
+    def validated(self, epoch, logits, labels):
+        """Sees nothing."""
+
+
 class ShortWarmup(Ours):
     """The default with one epoch of warm-up."""
 
@@ -254,6 +261,7 @@ ABLATIONS: dict[str, type[Method]] = {
     "without counting": WithoutCounting,
     "without balancing": WithoutBalancing,
     "without rescue": WithoutRescue,
+    "without growth": WithoutGrowth,
     "one epoch of warm-up": ShortWarmup,
     "30% cross-entropy": WithCrossEntropy,
 }

@@ -54,8 +54,9 @@ class NoiseLayerCallback(TrainerCallback):
     """Tells a :class:`NoisyForImageClassification` the epoch and keeps the record of its training.
 
     Every Trainer gets one when ``lightning_noisy.hf`` is imported, the plain one too; it leaves other models alone. It
-    adds ``noise/estimated_rate`` (the share of the training labels with which the network disagrees, last epoch) and
-    ``noise/trace`` (of the learned transition matrix) to the training logs.
+    adds ``noise/estimated_rate`` (the share of the training labels with which the network disagrees, last epoch),
+    ``noise/trace`` (of the learned transition matrix) and ``noise/warmup_epochs`` (an automatic one may grow) to the
+    training logs.
 
     The plain Trainer puts the noise layer into one group with the network's matrices. Its step is then taken back to
     the layer's own learning rate without weight decay, which is exact where the weight decay is apart from the gradient
@@ -155,6 +156,8 @@ class NoiseLayerCallback(TrainerCallback):
         layer = model.noise_layer
         if layer is not None and layer.weight.ndim == 2:  # FSDP 1 flattens it
             logs["noise/trace"] = float(layer.transition_matrix().trace())
+        if layer is not None:
+            logs["noise/warmup_epochs"] = layer.warmup_epochs
         if state.log_history and "loss" in state.log_history[-1]:
             state.log_history[-1].update({key: value for key, value in logs.items() if key.startswith("noise/")})
 

@@ -47,8 +47,8 @@ class NoiseConfig:
             small numbers to what is learned.
         warmup_epochs: Epochs of plain cross-entropy before the noise layer acts; prevents the loss of a class.
             ``"auto"`` is a tenth of the training, at least 150 optimizer steps, and at most a quarter of the training;
-            it grows while the validation's noisy labels are predicted better than ever, up to two thirds
-            (:class:`~lightning_noisy.noise.warmup.Warmup`).
+            it grows, up to two thirds of the training, while the noisy validation labels say that it pays and no label
+            seems to be learned by heart (:class:`~lightning_noisy.noise.warmup.Warmup`).
         clean_loss_weight: Share ``β`` of plain cross-entropy kept after the warm-up,
             ``(1 - β) · NLL(noisy) + β · NLL(clean)``; in ``[0, 1]``.
         lr_scale: Learning rate of the noise layer relative to the network's.

@@ -93,7 +93,8 @@ class ClassCollapseGuard(L.Callback):
     """Warns when the network stops predicting a class that the labels have, and logs what the epoch's labels show.
 
     Logged at the end of every epoch: ``noise/estimated_rate``, the share of the training labels with which the network
-    disagrees, and ``noise/trace``, the trace of the learned transition matrix.
+    disagrees, ``noise/trace``, the trace of the learned transition matrix, and ``noise/warmup_epochs``, the length of
+    the warm-up, which may grow.
 
     Args:
         threshold: A class is lost when it is predicted for fewer than this share of the samples that carry its label.
@@ -122,6 +123,7 @@ class ClassCollapseGuard(L.Callback):
         if noise_layer is None:
             return
         pl_module.log("noise/trace", noise_layer.transition_matrix().trace(), rank_zero_only=True)
+        pl_module.log("noise/warmup_epochs", float(noise_layer.warmup_epochs), rank_zero_only=True)
         if not pl_module.in_warmup:
             self._warn_of_lost_classes(trainer, pl_module)
 
