@@ -48,12 +48,13 @@ class Warmup:
 
         Args:
             epoch: Which, from 0 on. One past the warm-up changes nothing.
-            accuracy: The share of the noisy validation labels that the network predicts.
+            accuracy: The share of the noisy validation labels that the network predicts. Not a number where none is
+                known: then nothing was shown.
             loss: The cross-entropy of the network's own logits on them.
             agreement: The share of the training labels that it predicted while it trained.
             confidence: The mean of its largest probability while it trained.
         """
-        if self.training is None or epoch >= self.epochs:
+        if self.training is None or epoch >= self.epochs or math.isnan(accuracy) or math.isnan(loss):
             return
         is_best = self.best_accuracy is None or accuracy > self.best_accuracy
         is_lowest = self.lowest_loss is None or loss < self.lowest_loss

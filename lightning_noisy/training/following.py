@@ -58,8 +58,8 @@ class CountFollowing(L.Callback):
         self._counted_epoch = trainer.current_epoch
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        logged = trainer.callback_metrics
-        if trainer.sanity_checking or pl_module.noise_layer is None or any(name not in logged for name in VALIDATED):
+        logged, layer = trainer.callback_metrics, getattr(pl_module, "noise_layer", None)
+        if trainer.sanity_checking or layer is None or any(name not in logged for name in VALIDATED):
             return
         # A module of one's own may have logged what its process saw: all of them must go by the same numbers.
         self._validated = trainer.strategy.broadcast([float(logged[name]) for name in VALIDATED])

@@ -51,6 +51,13 @@ def test_only_an_automatic_one_in_a_training_of_known_length_grows():
     assert planned(warmup_epochs=2).push == planned(epochs=float("inf")).push == 1
 
 
+def test_a_validation_without_a_known_label_shows_nothing():
+    warmup = planned()
+    nan = float("nan")
+    assert after(warmup, [nan] * 4, [nan] * 4) == 3
+    assert warmup == planned()
+
+
 SHARES = st.sampled_from([0.1, 0.2, 0.3, 0.4])
 EPOCHS = st.lists(st.tuples(SHARES, st.sampled_from([1.0, 1.1, 1.2]), SHARES, SHARES), max_size=12)
 
