@@ -127,6 +127,19 @@ def test_a_run_that_goes_on_has_the_same_warm_up(step, tmp_path):
     assert torch.equal(watch.seen[-1][0], again.seen[-1][0])
 
 
+@pytest.mark.parametrize("at_epoch_end", [True, False])
+@pytest.mark.parametrize("epoch", [1, 2, 4, 5, 6])
+def test_a_checkpoint_of_an_epoch_holds_its_validation(epoch, at_epoch_end, tmp_path):
+    flat = [*RISING[:5], *[RISING[4]] * 7]
+    keep = ModelCheckpoint(tmp_path, filename="{epoch}", save_on_train_epoch_end=at_epoch_end, save_top_k=-1)
+    watch, again = Watch(), Watch()
+    told(flat, [keep, watch])
+    resumed = told(flat, [again], tmp_path / f"epoch={epoch}.ckpt")
+    assert resumed.noise_layer.warmup_epochs == 6
+    for (one, _), (other, _) in zip(watch.seen[epoch + 1 :], again.seen[-(11 - epoch) :], strict=True):
+        assert torch.equal(one, other)
+
+
 def test_an_epoch_whose_validation_was_never_seen_ends_the_warm_up(tmp_path):
     """Lightning does not repeat the validation of a checkpoint of an epoch's last step, which was written before it."""
     keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=2, save_top_k=-1)
