@@ -164,27 +164,26 @@ class NoisyLabelMixin(_Base):
 
         Every rank must call it.
         """
-        if self._label_counts is None:
-            return None
-        return self.trainer.strategy.reduce(self._label_counts.clone(), reduce_op="sum").cpu().double()
+        return self._sum_over_ranks(self._label_counts)
 
     def sum_confidence(self) -> Tensor | None:
         """The summed largest probabilities, of all ranks in this epoch so far; a scalar, float64.
 
         Every rank must call it.
         """
-        if self._confidence is None:
-            return None
-        return self.trainer.strategy.reduce(self._confidence.clone(), reduce_op="sum").cpu().double()
+        return self._sum_over_ranks(self._confidence)
 
     def sum_clean_losses(self) -> Tensor | None:
         """(2,) summed cross-entropy of the clean logits, and images, of all ranks in this epoch so far; float64.
 
         Every rank must call it.
         """
-        if self._clean_losses is None:
+        return self._sum_over_ranks(self._clean_losses)
+
+    def _sum_over_ranks(self, counted: Tensor | None) -> Tensor | None:
+        if counted is None:
             return None
-        return self.trainer.strategy.reduce(self._clean_losses.clone(), reduce_op="sum").cpu().double()
+        return self.trainer.strategy.reduce(counted.clone(), reduce_op="sum").cpu().double()
 
     def _noise_parameters(self) -> list[nn.Parameter]:
         layer = getattr(self, "noise_layer", None)
