@@ -5,6 +5,7 @@ import time
 import types
 import warnings
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -63,9 +64,9 @@ def photos(tmp_path) -> Path:
 
 
 @pytest.fixture
-def single_process(monkeypatch):
-    """A process group of its own, which is gone afterwards."""
-    monkeypatch.setenv("MASTER_PORT", "0")
-    yield
+def single_process():
+    """A process group of its own, which is gone afterwards, and what Lightning puts into the environment for it."""
+    with mock.patch.dict(os.environ, MASTER_PORT="0"):
+        yield
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
