@@ -81,6 +81,19 @@ def test_ours_takes_the_counts_of_an_epoch_in_the_next_one(methods, batch):
     assert method.transition_matrix().sum(dim=1).numpy() == pytest.approx(1)
 
 
+def test_the_true_matrix_takes_the_place_of_the_counted_one(methods, batch):
+    logits, labels = (torch.from_numpy(part) for part in batch)
+    matrix = torch.full((4, 4), 0.1, dtype=torch.float64) + torch.diag(torch.tensor([0.6, 0.6, 0.6, 0.6]))
+    matrix[0] = torch.tensor([0.4, 0.6, 0.0, 0.0])
+    method = methods.TrueMatrix(4, 6, 8, 3, matrix)  # two epochs of warm-up
+    for epoch in range(3):
+        method.loss(logits, labels, torch.arange(6), epoch)
+    expected = matrix.numpy().T / np.mean([0.4, 0.7, 0.7, 0.7])
+    np.testing.assert_allclose(method.layer.weight.detach().numpy(), expected, rtol=1e-6)
+    counted = method.transition_matrix().numpy()  # what is reported stays the counts
+    assert counted[int(logits[0].argmax()), int(labels[0])] > 0 and not np.allclose(counted, matrix)
+
+
 def test_ours_warms_up_for_longer_while_the_validation_gets_better(methods, batch):
     logits, labels = torch.zeros(4, 4), torch.arange(4)
     method = build(methods.Ours)  # 2 of 8 epochs

@@ -46,9 +46,10 @@ class NoiseConfig:
             sum to one, ``T[i][j] = P(noisy=j | clean=i)``, or the path of a CSV file with them. Zeros stay zeros: give
             small numbers to what is learned.
         warmup_epochs: Epochs of plain cross-entropy before the noise layer acts; prevents the loss of a class.
-            ``"auto"`` is a tenth of the training, at least 150 optimizer steps, and at most a quarter of the training;
-            it grows, up to two thirds of the training, while the noisy validation labels say that it pays and no label
-            seems to be learned by heart (:class:`~lightning_noisy.noise.warmup.Warmup`).
+            ``"auto"`` is a tenth of the training, at least about 150 optimizer steps (to the nearest whole epoch), and
+            at most a quarter of the training; it grows, up to two thirds of the training, while the noisy validation
+            labels say that it pays and no label seems to be learned by heart
+            (:class:`~lightning_noisy.noise.warmup.Warmup`).
         clean_loss_weight: Share ``β`` of plain cross-entropy kept after the warm-up,
             ``(1 - β) · NLL(noisy) + β · NLL(clean)``; in ``[0, 1]``.
         lr_scale: Learning rate of the noise layer relative to the network's.
@@ -109,12 +110,11 @@ class NoiseConfig:
         """
         if self.warmup_epochs != "auto":
             return self.warmup_epochs
-        enough = AUTO_WARMUP_STEPS / max(steps_per_epoch, 1)
+        enough = max(1, round(AUTO_WARMUP_STEPS / max(steps_per_epoch, 1)))
         if not math.isfinite(epochs):
-            return max(1, math.ceil(enough))
-        return max(
-            1, min(math.floor(AUTO_WARMUP_MOST * epochs), math.ceil(max(AUTO_WARMUP_SHARE * epochs, enough) - 1e-9))
-        )
+            return enough
+        share = math.ceil(AUTO_WARMUP_SHARE * epochs - 1e-9)
+        return max(1, min(math.floor(AUTO_WARMUP_MOST * epochs), max(share, enough)))
 
     def start_scale(self) -> float:
         """The number that multiplies the identity at the start.

@@ -67,6 +67,8 @@ def test_the_published_layer_is_one_line_away():
     ("epochs", "steps_per_epoch", "warmup"),
     [
         (60, 10, 15),  # 150 steps
+        (20, 34, 4),  # 136 steps are nearer to 150 than 170 are
+        (20, 32, 5),
         (20, 422, 2),  # a tenth
         (12, 84, 2),
         (90, 5000, 9),
@@ -74,6 +76,8 @@ def test_the_published_layer_is_one_line_away():
         (2, 1000, 1),
         (1, 1000, 1),  # all of it, of which a notice tells
         (math.inf, 100, 2),
+        (math.inf, 110, 1),
+        (math.inf, 5000, 1),
         (0, math.inf, 1),
     ],
 )
