@@ -7,6 +7,9 @@ import warnings
 from pathlib import Path
 from unittest import mock
 
+# One thread each, in the processes that tests start as well: the workers of pytest-xdist share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 import torch
@@ -14,8 +17,6 @@ from huggingface_hub.utils import _http as hub_http
 from PIL import Image
 
 SHARED_DATA = Path(os.environ.get("LIGHTNING_NOISY_DATA", Path(__file__).parents[2] / "shared" / "data"))
-
-torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
