@@ -11,7 +11,10 @@ from torch import Tensor
 
 
 class SecondStage(Ours):
-    """What ``recipes/audit.sh`` does: fit, audit, ``apply --policy relabel``, fit."""
+    """What ``recipes/audit.sh`` does: fit, audit, ``apply --policy relabel``, fit.
+
+    Training anew on corrected labels: Tanaka et al. 2018, arXiv 1803.11364, who correct them without a noise model.
+    """
 
     folds = 0
 
