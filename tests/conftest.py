@@ -8,7 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 # One thread each, in the processes that tests start as well: the workers of pytest-xdist share the cores.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest

@@ -22,15 +22,19 @@ from .test_classifier import fit, tiny, tiny_data
 FROM_NUMBERS = (torch.tensor, torch.as_tensor, torch.Tensor.new_tensor)
 
 
-class NothingComesFromTheHost(TorchFunctionMode):
-    """Refuses what copies numbers from the host to another device: the host waits until they are there."""
+class CopiesFromTheHost(TorchFunctionMode):
+    """Notes what copies numbers from the host to another device: the host waits until they are there."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         leaves = tree_leaves((args, kwargs))
         on_host = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.device.type == "cpu"]
-        if isinstance(result, torch.Tensor) and result.device.type == "meta":
-            assert func not in FROM_NUMBERS and not on_host, f"{func} waits for an accelerator"
+        if isinstance(result, torch.Tensor) and result.device.type == "meta" and (func in FROM_NUMBERS or on_host):
+            self.found.append(func)
         return result
 
 
@@ -43,10 +47,11 @@ def test_no_step_waits_for_an_accelerator(options, monkeypatch):
     module._losses_computed = 1  # at every 50th it does, to look for NaN
     labels = torch.zeros(4, dtype=torch.long, device="meta")
     batch = ImageBatch(torch.zeros(4, 3, 16, 16, device="meta"), labels, labels, ["a", "b", "c", "d"])
-    with NothingComesFromTheHost():  # and nothing can be read from a tensor without data
+    with CopiesFromTheHost() as copies:  # and nothing can be read from a tensor without data
         module.training_step(batch, 0).backward()
         module.training_step(batch, 1).backward()
         module.validation_step(batch, 0)
+    assert copies.found == []
 
 
 def test_the_mean_of_the_known():
