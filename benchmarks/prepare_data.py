@@ -10,16 +10,21 @@ DIR holds ``cifar10n_train_jpeg.npz`` and ``cifar10_test_jpeg.npz``: ``jpeg`` (u
 import argparse
 import itertools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import datasets
 import numpy as np
+
+if TYPE_CHECKING:
+    import datasets
 
 FILES = {"cifar10n_train": "cifar10n_train_jpeg.npz", "cifar10_test": "cifar10_test_jpeg.npz"}
 LABELS = ("clean", "aggre", "random1", "worse")
 
 
-def to_dataset(path: Path) -> datasets.Dataset:
+def to_dataset(path: Path) -> "datasets.Dataset":
     """One npz file as a data set of images (JPEG bytes as they are) and class labels."""
+    import datasets
+
     with np.load(path, allow_pickle=False) as arrays:
         data, offset = arrays["jpeg"].tobytes(), arrays["offset"]
         names = [str(name) for name in arrays["class_names"]] if "class_names" in arrays else None

@@ -9,11 +9,11 @@ from denoising.cells import Cell
 from torch import Tensor
 
 from lightning_noisy.noise import NoiseConfig, NoiseLayer
-from lightning_noisy.noise.counting import add_confidence, add_label_counts, counts_to_shares
+from lightning_noisy.noise.counting import counts_to_shares
+from lightning_noisy.noise.epoch_counts import EpochCounts
 from lightning_noisy.noise.functional import log_transition_matrix
 from lightning_noisy.noise.initial import add_confusion, from_anchor_points, from_confusion
 from lightning_noisy.noise.objective import noisy_objective
-from lightning_noisy.noise.warmup import Warmup
 
 
 class Method:
@@ -55,9 +55,6 @@ class Method:
         """Sees the logits (N, K) that training met in this epoch, if :attr:`looks_at_epochs`."""
 
     looks_at_epochs = False
-
-    def validated(self, epoch: int, logits: Tensor, labels: Tensor) -> None:
-        """Sees what the network, after this epoch, makes of the noisy validation images, (V, K) and (V,)."""
 
     def transition_matrix(self) -> Tensor | None:
         """(K, K), the estimate."""
@@ -108,13 +105,13 @@ def early(epochs: int) -> int:
 
 
 class ByNoiseLayer(Method):
-    """Any noise layer of the package, followed as its trainers do it."""
+    """Any noise layer of the package, told of each epoch as its trainers do it."""
 
     def __init__(self, *args, **settings):
         super().__init__(*args)
         self.layer = NoiseLayer(NoiseConfig(**{**settings, "num_classes": self.num_classes}))
-        self.layer.warmup = Warmup.plan(self.layer.config, self.epochs, self.steps_in_epoch)
-        self.epoch, self.counts, self.confidence = -1, None, None
+        self.layer.requires_grad_(self.layer.config.takes_gradients)
+        self.counts = EpochCounts()
 
     def parameter_groups(self, lr):
         parameters = [p for p in self.layer.parameters() if p.requires_grad]
@@ -122,30 +119,20 @@ class ByNoiseLayer(Method):
         return [{"params": parameters, "lr": scaled, "weight_decay": 0.0}] if parameters else []
 
     def loss(self, logits, labels, rows, epoch):
-        in_warmup = epoch < self.layer.warmup_epochs
-        if epoch > self.epoch:
-            self.epoch = epoch
-            if self.counts is not None:
-                self.follow(self.counts, acts=not in_warmup)
-            self.counts = self.confidence = None
-        self.counts = add_label_counts(self.counts, logits, labels)
-        self.confidence = add_confidence(self.confidence, logits, labels)
-        return noisy_objective(self.layer, logits, labels, in_warmup)
+        if epoch != self.counts.epoch:
+            self.start_epoch(epoch)
+        self.counts.observe(logits, labels)
+        return noisy_objective(self.layer, logits, labels)
 
-    def follow(self, counts: Tensor, acts: bool) -> None:
-        """Tells the layer what the last epoch has counted, (K, K)."""
-        self.layer.follow(counts, acts)
-
-    def validated(self, epoch, logits, labels):
-        of_validation = (logits.argmax(dim=1) == labels).double().mean(), F.cross_entropy(logits, labels)
-        in_training = self.counts.trace() / self.counts.sum(), self.confidence / self.counts.sum()
-        self.layer.warmup.validated(epoch, *map(float, (*of_validation, *in_training)))
+    def start_epoch(self, epoch: int) -> None:
+        """Tells the layer what the last epoch has counted."""
+        self.counts.start_epoch(epoch, self.layer)
 
     def transition_matrix(self):
         return self.layer.transition_matrix().double()
 
 
-PLAIN: dict[str, Any] = {"init": "identity", "class_balance": 0.0, "rescue_below": 0.0}
+PLAIN: dict[str, Any] = {"init": "identity", "objective": "likelihood", "class_balance": 0.0}
 """Settings of a noise layer without what is this package's own."""
 
 
@@ -216,11 +203,18 @@ class Ours(ByNoiseLayer):
     """The package's default; its estimate of T are the counts of the last epoch."""
 
     def transition_matrix(self):
-        return counts_to_shares(self.counts.double())
+        return counts_to_shares(self.counts.so_far().label_counts)
+
+
+class WithLikelihood(Ours):
+    """The default whose counted matrix is used by the published likelihood, no longer by the posterior."""
+
+    def __init__(self, *args):
+        super().__init__(*args, objective="likelihood")
 
 
 class WithoutCounting(Ours):
-    """The default whose matrix starts at the identity and is learned by gradients alone."""
+    """The default whose matrix starts at the identity and is learned by gradients alone, through the likelihood."""
 
     def __init__(self, *args):
         super().__init__(*args, init="identity")
@@ -233,22 +227,8 @@ class WithoutBalancing(Ours):
         super().__init__(*args, class_balance=0.0)
 
 
-class WithoutRescue(Ours):
-    """The default that lets classes go."""
-
-    def __init__(self, *args):
-        super().__init__(*args, rescue_below=0.0)
-
-
-class WithoutGrowth(Ours):
-    """The default whose warm-up does not look at the validation."""
-
-    def validated(self, epoch, logits, labels):
-        """Sees nothing."""
-
-
-class ShortWarmup(Ours):
-    """The default with one epoch of warm-up."""
+class OneEpoch(Ours):
+    """The default that acts after one epoch, whatever the network knows by then, and never steps back."""
 
     def __init__(self, *args):
         super().__init__(*args, warmup_epochs=1)
@@ -259,31 +239,20 @@ class TrueMatrix(Ours):
 
     def __init__(self, *args):
         super().__init__(*args)
-        matrix = args[-1].float()
-        self.weight = matrix.T / matrix.diagonal().mean()
+        self.matrix = args[-1]
 
-    @torch.no_grad()
-    def follow(self, counts, acts):
-        super().follow(counts, acts)
-        if acts:
-            self.layer.weight.copy_(self.layer.warmup.push * self.weight)
-
-
-class WithCrossEntropy(Ours):
-    """The default with a share of plain cross-entropy kept after the warm-up."""
-
-    def __init__(self, *args):
-        super().__init__(*args, clean_loss_weight=0.3)
+    def start_epoch(self, epoch):
+        super().start_epoch(epoch)
+        if epoch > 0:
+            self.layer.reset(self.matrix)
 
 
 ABLATIONS: dict[str, type[Method]] = {
+    "likelihood": WithLikelihood,
     "without counting": WithoutCounting,
     "without balancing": WithoutBalancing,
-    "without rescue": WithoutRescue,
-    "without growth": WithoutGrowth,
+    "one epoch of warm-up": OneEpoch,
     "true matrix": TrueMatrix,
-    "one epoch of warm-up": ShortWarmup,
-    "30% cross-entropy": WithCrossEntropy,
 }
 """The default without one of its parts or with another; only trained where they are asked for by name."""
 

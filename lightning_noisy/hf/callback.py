@@ -3,24 +3,26 @@
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import SaveStrategy, has_length
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import ExportableState
 from transformers.utils import logging
 
 from lightning_noisy import backbones
 from lightning_noisy.hf.following import (
+    STATE_KEY,
     check_processes,
-    keep_counts,
+    exported_counts,
     own_weights_whole,
-    plan_warmup,
     restore_counts,
 )
 from lightning_noisy.hf.model import NoisyForImageClassification
-from lightning_noisy.noise.counting import counts_to_triples, disagreement_rate, lost_classes, sum_over_ranks
+from lightning_noisy.noise.counting import counts_to_triples, lost_classes
+from lightning_noisy.noise.epoch_counts import EpochSummary
 from lightning_noisy.run_record import RECORD_FILE, as_numbers, package_versions, read_record
 
 logger = logging.get_logger(__name__)
@@ -50,43 +52,43 @@ HYPERPARAMETERS = (
 """The training arguments that the record keeps."""
 
 
-class NoiseLayerCallback(TrainerCallback):
+class NoiseLayerCallback(TrainerCallback, ExportableState):
     """Tells a :class:`NoisyForImageClassification` the epoch and keeps the record of its training.
 
     Every Trainer gets one when ``lightning_noisy.hf`` is imported, the plain one too; it leaves other models alone. It
     adds ``noise/estimated_rate`` (the share of the training labels with which the network disagrees, last epoch),
-    ``noise/trace`` (of the learned transition matrix) and ``noise/warmup_epochs`` (an automatic one may grow) to the
+    ``noise/trace`` (of the layer's transition matrix) and ``noise/share`` (the layer's share of the loss) to the
     training logs.
 
-    The plain Trainer puts the noise layer into one group with the network's matrices. Its step is then taken back to
-    the layer's own learning rate without weight decay, which is exact where the weight decay is apart from the gradient
-    (AdamW and the Trainer's other defaults, SGD without momentum); elsewhere a warning says so.
+    What the epoch under way has shown is in every checkpoint, whoever asks for it. In several processes the plain
+    Trainer's checkpoint on SIGTERM has only that of the first one; ``NoisyTrainer``'s has all.
     """
 
     def __init__(self) -> None:
-        self._shared_group: dict[str, Any] | None = None
-        self._weight_before: Tensor | None = None
-        self._counts: Tensor | None = None
+        self._model: NoisyForImageClassification | None = None
+        self._shown: EpochSummary | None = None
         self._lost: set[int] = set()
         self._epoch = 0
         self._start = 0.0
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps; the Trainer asks in the first process alone."""
+        return exported_counts(self._model, of_this_process=True)
+
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        model = _noisy_model(kwargs)
+        self._model = model = _noisy_model(kwargs)
         if model is None:
             return
         check_processes(model, args)
         self._start = time.perf_counter()
         self._epoch = int(state.epoch or 0) - 1
-        self._counts = model.label_counts = model.confidence = model.validation_sums = None
-        plan_warmup(model, args, state, kwargs.get("train_dataloader"))
+        self._shown, self._lost = None, set()
         restore_counts(model, state, args.process_index)
-        self._lost = set()
-        self._shared_group = _group_with_others(kwargs["optimizer"], model.noise_layer)
-        self._notice_decay(kwargs["optimizer"])
-        self._notice_warmup(model, state, kwargs.get("train_dataloader"))
+        state.stateful_callbacks.setdefault(STATE_KEY, self.state())  # type: ignore[union-attr]
+        self._notice_learning(kwargs["optimizer"], model.noise_layer)
+        self._notice_warmup(model, state)
         _take_processor(model, kwargs.get("processing_class"))
         record = model.run_record
         record.trainer = "transformers"
@@ -105,45 +107,16 @@ class NoiseLayerCallback(TrainerCallback):
             with own_weights_whole(kwargs["model"]):
                 model.set_epoch(self._epoch)
 
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        model = _noisy_model(kwargs)
-        if model is not None and model.noise_layer is not None and self._shared_group is not None:
-            self._weight_before = _own_share(model.noise_layer.weight).clone()
-
-    @torch.no_grad()
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        model = _noisy_model(kwargs)
-        if model is None or model.noise_layer is None or self._shared_group is None:
-            return
-        before, weight = self._weight_before, _own_share(model.noise_layer.weight)
-        assert before is not None
-        decay = self._shared_group["lr"] * self._shared_group.get("weight_decay", 0.0)
-        own_step = before + model.noise_layer.config.lr_scale * (weight - (1 - decay) * before)
-        was_taken = (weight != before).any()  # a step whose gradients overflowed is left out
-        weight.copy_(torch.where(was_taken, own_step, before))
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        model = _noisy_model(kwargs)
-        if model is not None and control.should_save:
-            keep_counts(model, state, self._epoch)
-
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         model = _noisy_model(kwargs)
-        if model is None or model.label_counts is None:
+        if model is None or (shown := model.epoch_counts.so_far()) is None:
             return
-        if control.should_save:
-            keep_counts(model, state, self._epoch)
-        self._counts = sum_over_ranks(model.label_counts)
-        model.run_record.label_counts = counts_to_triples(self._counts)
+        self._shown = shown
+        model.run_record.label_counts = counts_to_triples(shown.label_counts)
         self._note_progress(model, state)
-        if model.noise_layer is not None and not model.in_warmup:
-            self._warn_of_lost_classes(model, args)
+        self._warn_of_lost_classes(model, args)
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
@@ -151,13 +124,13 @@ class NoiseLayerCallback(TrainerCallback):
         model = _noisy_model(kwargs)
         if model is None or not logs or "loss" not in logs:
             return
-        if self._counts is not None:
-            logs["noise/estimated_rate"] = disagreement_rate(self._counts).item()
+        if self._shown is not None:
+            logs["noise/estimated_rate"] = self._shown.estimated_rate
         layer = model.noise_layer
         if layer is not None and layer.weight.ndim == 2:  # FSDP 1 flattens it
             logs["noise/trace"] = float(layer.transition_matrix().trace())
         if layer is not None:
-            logs["noise/warmup_epochs"] = layer.warmup_epochs
+            logs["noise/share"] = layer.share
         if state.log_history and "loss" in state.log_history[-1]:
             state.log_history[-1].update({key: value for key, value in logs.items() if key.startswith("noise/")})
 
@@ -169,13 +142,18 @@ class NoiseLayerCallback(TrainerCallback):
             model.run_record.metrics.update(as_numbers({name: v for name, v in metrics.items() if _is_quality(name)}))
             if self._start:
                 self._note_progress(model, state)
-                if control.should_save or args.save_strategy == SaveStrategy.BEST:  # the Trainer decides after this
-                    keep_counts(model, state, self._epoch)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         model = _noisy_model(kwargs)
+        if model is None:
+            return
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        if model is None or not folder.is_dir() or (folder / "config.json").is_file() or not args.should_save:
+        if args.world_size > 1:  # here all processes are asked, in the Trainer's own saving the first one alone
+            kept = exported_counts(model, of_this_process=False)
+            if args.should_save and folder.is_dir():
+                cast(dict[str, Any], state.stateful_callbacks)[STATE_KEY] = kept
+                state.save_to_json(str(folder / TRAINER_STATE_NAME))
+        if not folder.is_dir() or (folder / "config.json").is_file() or not args.should_save:
             return
         # Of a sharded model (FSDP) the Trainer saves nothing but the shards.
         model.config.save_pretrained(folder)
@@ -187,8 +165,9 @@ class NoiseLayerCallback(TrainerCallback):
         model = _noisy_model(kwargs)
         if model is None:
             return
-        if model.in_warmup:
-            self._say_that_it_never_acted(model)
+        names: Any = model.config.id2label
+        if model.noise_layer is not None and (verdict := model.noise_layer.verdict(names)) is not None:
+            logger.warning(verdict)
         self._note_progress(model, state)
         model.set_epoch(None)
         best = state.best_model_checkpoint if args.load_best_model_at_end else None
@@ -201,47 +180,37 @@ class NoiseLayerCallback(TrainerCallback):
         record.epochs, record.steps = float(state.epoch or 0), state.global_step
         record.seconds = time.perf_counter() - self._start
 
-    def _notice_warmup(self, model: NoisyForImageClassification, state: TrainerState, loader: Any) -> None:
-        warmup_epochs = 0 if model.noise_layer is None else model.noise_layer.warmup_epochs
-        if 0 < state.num_train_epochs <= warmup_epochs:
+    def _notice_warmup(self, model: NoisyForImageClassification, state: TrainerState) -> None:
+        known = 0 if model.noise_layer is None else model.noise_layer.config.warmup_epochs
+        if known != "auto" and 0 < state.num_train_epochs <= known:
             logger.warning(
-                f"The noise layer will never act: its `warmup_epochs` is {warmup_epochs} and training ends after "
-                f"{state.num_train_epochs} epochs. Train longer, or lower `warmup_epochs` to a third of the training "
-                "or less."
-            )
-        elif warmup_epochs > 0 and loader is not None and not has_length(loader):
-            logger.warning(
-                f"The data have no length: the noise layer's warm-up ends when they were read {warmup_epochs} times, "
-                "which with `max_steps` may be never. Set `warmup_epochs` to 0, or train with `noise=None` first."
+                f"The noise layer will never act: its `warmup_epochs` is {known} and training ends after "
+                f"{state.num_train_epochs} epochs. Train longer, or leave `warmup_epochs` out."
             )
 
-    def _say_that_it_never_acted(self, model: NoisyForImageClassification) -> None:
-        assert model.noise_layer is not None
-        logger.warning(
-            f"The noise layer has never acted: the training ended in epoch {self._epoch}, within its "
-            f"{model.noise_layer.warmup_epochs} `warmup_epochs`. All of it was plain cross-entropy."
-        )
-
-    def _notice_decay(self, optimizer: Any) -> None:
-        group = self._shared_group
-        if group is not None and group.get("weight_decay", 0.0) > 0 and not _decays_apart(optimizer, group):
+    def _notice_learning(self, optimizer: Any, layer: Any) -> None:
+        """A layer that learns by gradient steps needs a group of its own, which the plain Trainer does not give it."""
+        group = _group_with_others(optimizer, layer)
+        if group is None or not layer.config.takes_gradients:
+            return
+        if group.get("weight_decay", 0.0) > 0 or layer.config.lr_scale != 1:
             logger.warning(
-                f"The optimizer mixes its weight decay of {group['weight_decay']} into the gradient, so that the noise "
-                "layer is decayed too, towards expecting noise alone. Use NoisyTrainer, or give the optimizer "
-                "`model.parameter_groups(lr, weight_decay)`."
+                "The noise layer learns by gradient steps and shares the network's learning rate and weight decay of "
+                f"{group.get('weight_decay', 0.0)}, which pulls it towards expecting noise alone. Use NoisyTrainer, or "
+                "give the optimizer `model.parameter_groups(lr, weight_decay)`."
             )
 
     def _warn_of_lost_classes(self, model: NoisyForImageClassification, args: TrainingArguments) -> None:
-        assert self._counts is not None and model.noise_layer is not None
-        lost = set(lost_classes(self._counts, LOST_BELOW))
+        if self._shown is None or model.noise_layer is None:
+            return
+        lost = set(lost_classes(self._shown.label_counts, LOST_BELOW))
         new, self._lost = lost - self._lost, lost
         if new and args.process_index == 0:
             id2label: Any = model.config.id2label
             names = ", ".join(repr(id2label[label]) for label in sorted(new))
             logger.warning(
-                f"The network has stopped predicting class {names} (epoch {self._epoch}), although the labels have it. "
-                f"Raise the noise layer's `warmup_epochs` (now {model.noise_layer.warmup_epochs}) or its "
-                "`clean_loss_weight`, and train again."
+                f"The network does not predict class {names} (epoch {self._epoch}), although the labels have it. Train "
+                "longer, lower the learning rate, or look at the images of the class."
             )
 
 
@@ -263,22 +232,10 @@ def _group_with_others(optimizer: Any, noise_layer: nn.Module | None) -> dict[st
     return groups[0] if groups and len(groups[0]["params"]) > 1 else None
 
 
-def _decays_apart(optimizer: Any, group: dict[str, Any]) -> bool:
-    name = type(getattr(optimizer, "optimizer", optimizer)).__name__
-    is_plain_sgd = name == "SGD" and not group.get("momentum")
-    return is_plain_sgd or bool(group.get("decoupled_weight_decay")) or name.startswith(("AdamW", "Adafactor", "Lion"))
-
-
 def _take_processor(model: NoisyForImageClassification, processor: Any) -> None:
     """The image processor that the Trainer was given is the one that the model goes with."""
     if hasattr(processor, "image_mean") and hasattr(processor, "to_json_string"):
         setattr(model.backbone, backbones.PROCESSOR, json.loads(processor.to_json_string()))
-
-
-def _own_share(weight: Tensor) -> Tensor:
-    """The weight's values in this process: under FSDP a share of them. Writing to it writes to the weight."""
-    weight = weight.detach()
-    return weight.to_local() if hasattr(weight, "to_local") else weight
 
 
 def _hyperparameters(args: TrainingArguments) -> dict[str, Any]:

@@ -18,14 +18,8 @@ from lightning_noisy.hf.from_backbone import load_backbone, resolve_noise
 from lightning_noisy.hf.processor import save_processor
 from lightning_noisy.layer_groups import block_classes
 from lightning_noisy.noise import NoiseConfig, NoiseLayer
-from lightning_noisy.noise.counting import add_confidence, add_label_counts, sum_over_ranks
-from lightning_noisy.noise.objective import (
-    add_validation,
-    check_values,
-    clean_cross_entropy,
-    is_check_due,
-    noisy_objective,
-)
+from lightning_noisy.noise.epoch_counts import EpochCounts
+from lightning_noisy.noise.objective import check_values, clean_cross_entropy, is_check_due, noisy_objective
 from lightning_noisy.run_record import RECORD_FILE, RunRecord, read_record, write_record
 
 logger = logging.get_logger(__name__)
@@ -55,8 +49,8 @@ class NoisyForImageClassification(PreTrainedModel):
 
     Made by :meth:`from_backbone`, saved and loaded like every model, and taken off by :meth:`strip`. In train mode the
     loss goes through the noise layer; in eval mode loss and logits are clean. The transformers ``Trainer`` tells the
-    model the epoch, so that its first ``NoiseConfig.warmup_epochs`` are plain cross-entropy; a training loop of one's
-    own calls :meth:`set_epoch`.
+    model the epoch, so that the noise layer waits until the network knows enough; a training loop of one's own calls
+    :meth:`set_epoch`.
 
     Args:
         config: A :class:`NoisyImageClassificationConfig`.
@@ -82,10 +76,10 @@ class NoisyForImageClassification(PreTrainedModel):
         self.backbone: Any = backbone
         noise = config.noise_config
         self.noise_layer = None if noise is None else NoiseLayer(noise)
+        if self.noise_layer is not None:
+            self.noise_layer.requires_grad_(self.noise_layer.config.takes_gradients)
         self.run_record = RunRecord()
-        self.label_counts: Tensor | None = None
-        self.confidence: Tensor | None = None
-        self.validation_sums: Tensor | None = None
+        self.epoch_counts = EpochCounts()
         self._epoch: int | None = None
         self._losses_computed = 0
         self.supports_gradient_checkpointing = self.backbone.supports_gradient_checkpointing
@@ -244,35 +238,23 @@ class NoisyForImageClassification(PreTrainedModel):
     def set_epoch(self, epoch: int | None) -> None:
         """Tells the model the epoch, from 0 on; ``None`` is outside of a training: no warm-up.
 
-        In a new epoch the noise layer takes what the last one has counted (:meth:`NoiseLayer.follow
-        <lightning_noisy.NoiseLayer.follow>`), and an automatic warm-up what it has validated. Every process must call
-        it.
+        In a new epoch the noise layer takes what the last one has shown (:meth:`NoiseLayer.update_from_counts
+        <lightning_noisy.NoiseLayer.update_from_counts>`). Every process must call it.
         """
-        if epoch is not None and epoch != self._epoch:
-            if self.noise_layer is not None and self.label_counts is not None:
-                counts = sum_over_ranks(self.label_counts)
-                self._look_at_validation(counts)
-                self.noise_layer.follow(counts, acts=epoch >= self.noise_layer.warmup_epochs)
-            self.label_counts = self.confidence = self.validation_sums = None
+        if epoch is not None:
+            self.epoch_counts.start_epoch(epoch, self.noise_layer)
         self._epoch = epoch
 
-    def _look_at_validation(self, counts: Tensor) -> None:
-        assert self.noise_layer is not None
-        if self._epoch is None or self.confidence is None or self.validation_sums is None:
-            return
-        right, loss, images = sum_over_ranks(self.validation_sums).tolist()
-        confidence, counted = float(sum_over_ranks(self.confidence)), float(counts.sum())
-        if images and counted:
-            agreement = float(counts.trace()) / counted
-            self.noise_layer.warmup.validated(
-                self._epoch, right / images, loss / images, agreement, confidence / counted
-            )
+    @property
+    def label_counts(self) -> Tensor | None:
+        """(K, K) ``[predicted class, noisy label]`` of the epoch so far or the last one; all processes must ask."""
+        shown = self.epoch_counts.latest
+        return None if shown is None else shown.label_counts
 
     @property
     def in_warmup(self) -> bool:
-        """Whether the loss is plain cross-entropy in this epoch."""
-        noise = self.noise_layer
-        return noise is not None and self._epoch is not None and self._epoch < noise.warmup_epochs
+        """Whether the noise layer has no share in the loss of this epoch: it is plain cross-entropy."""
+        return self.noise_layer is not None and self._epoch is not None and self.noise_layer.share == 0
 
     def parameter_groups(self, lr: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
         """Optimizer groups for a training loop of one's own; the noise layer has no decay and its own learning rate."""
@@ -289,22 +271,19 @@ class NoisyForImageClassification(PreTrainedModel):
     ) -> Tensor:
         if not torch.compiler.is_compiling() and is_check_due(self._losses_computed, logits.device):
             check_values(logits, labels)
+        self._losses_computed += 1
         if not self.training:
-            if self._epoch is not None:
-                self.validation_sums = add_validation(self.validation_sums, logits, labels)
             loss = clean_cross_entropy(logits, labels)
+        elif self._epoch is not None or self.noise_layer is None:
+            self.epoch_counts.observe(logits, labels)
+            loss = noisy_objective(self.noise_layer, logits, labels, noisy_log_probs)
         else:
-            self._losses_computed += 1
-            if self._epoch is not None:
-                self.label_counts = add_label_counts(self.label_counts, logits, labels)
-                self.confidence = add_confidence(self.confidence, logits, labels)
-            elif self.noise_layer is not None and self.noise_layer.warmup_epochs > 0:
+            if self.noise_layer.config.warmup_epochs != 0:
                 logger.warning_once(
-                    "The noise layer acts from the first step, without its warm-up: nobody has told the model the "
-                    "epoch. The transformers Trainer does it; in a training loop of your own call "
-                    "`model.set_epoch(epoch)`."
+                    "The noise layer acts from the first step and as published: nobody has told the model the epoch. "
+                    "The transformers Trainer does it; in a training loop of your own call `model.set_epoch(epoch)`."
                 )
-            loss = noisy_objective(self.noise_layer, logits, labels, self.in_warmup, noisy_log_probs)
+            loss = self.noise_layer.loss(logits, labels, noisy_log_probs)
         if num_items is None:
             return loss
         return loss * (labels.numel() / num_items)
@@ -312,7 +291,10 @@ class NoisyForImageClassification(PreTrainedModel):
     def _init_weights(self, module: torch.nn.Module) -> None:
         """Called for what a checkpoint lacks; the backbone's own modules are the backbone's to initialise."""
         if isinstance(module, NoiseLayer):
-            initialization.copy_(module.weight, module.start_weight().to(module.weight.device))
+            device = module.weight.device
+            initialization.copy_(module.weight, module.start_weight().to(device))
+            initialization.ones_(module.label_weights)
+            initialization.copy_(module.progress, module.start_progress().to(device))
 
     def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
         self.backbone._set_gradient_checkpointing(*args, **kwargs)

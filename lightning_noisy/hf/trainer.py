@@ -78,6 +78,12 @@ class NoisyTrainer(Trainer):
                 num_items_in_batch = num_items_in_batch * num_classes  # soft labels count K times
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As the Trainer's; before it all processes sum what they have counted, which the first one then saves."""
+        if self.is_in_train:
+            self._noisy_model().epoch_counts.so_far()
+        super().save_model(output_dir, _internal_call)
+
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """As the Trainer's, which overwrites: a card that an export has written to the folder is kept."""
         path = Path(str(self.args.output_dir)) / "README.md"

@@ -13,13 +13,15 @@ from lightning_noisy.noise.initial import from_matrix
 NoiseType = Literal["softmax", "stochastic"]
 DropoutOn = Literal["output", "input", "weight"]
 Init = Literal["confusion", "identity"]
+Objective = Literal["posterior", "likelihood"]
 
-FORMAT_VERSION = 2
-BEFORE_COUNTS: dict[str, Any] = {"init": "identity", "class_balance": 0.0, "rescue_below": 0.0}
+FORMAT_VERSION = 3
+BEFORE_COUNTS: dict[str, Any] = {"init": "identity", "class_balance": 0.0}
 """What a description of format 1, which knows no counts, meant."""
-AUTO_WARMUP_SHARE = 0.1
-AUTO_WARMUP_STEPS = 150
-AUTO_WARMUP_MOST = 0.25
+BEFORE_POSTERIOR: dict[str, Any] = {"objective": "likelihood"}
+"""What a description of formats 1 and 2 meant."""
+NO_LONGER_KNOWN = ("rescue_below", "clean_loss_weight")
+"""What descriptions of formats 1 and 2 may hold and nothing reads any more."""
 
 
 @dataclass(frozen=True)
@@ -34,29 +36,27 @@ class NoiseConfig:
         dropout: Drop rate in ``[0, 1)``. Only the softmax layer has dropout.
         dropout_on: Where the dropout sits: ``"output"`` on ``W p`` (the authors' code), ``"input"`` on ``p``,
             ``"weight"`` on the entries of ``W``.
-        init: ``"confusion"`` starts from a scaled identity and, when the warm-up is over and at each later epoch, sets
-            the layer to the matrix that the last epoch's counts of (predicted class, label) give, see
-            :meth:`NoiseLayer.follow <lightning_noisy.NoiseLayer.follow>`; between them it is learned. ``"identity"``
-            starts from a scaled identity and leaves all to learning, as published. With ``trainable=False`` or a given
-            ``transition_matrix`` nothing is counted.
+        init: ``"confusion"`` starts from a scaled identity and at each epoch's end sets the layer to the matrix that
+            the epoch's counts of (predicted class, label) give, see :meth:`NoiseLayer.update_from_counts
+            <lightning_noisy.NoiseLayer.update_from_counts>`; no gradient steps are taken. ``"identity"`` starts from a
+            scaled identity and leaves all to learning, as published. With ``trainable=False`` or a given
+            ``transition_matrix`` nothing is counted into the layer.
+        objective: ``"posterior"`` trains the network towards what the layer believes of the true class, given image and
+            label (:func:`~lightning_noisy.noise.functional.posterior_targets`); ``"likelihood"`` on ``-log q[label]``,
+            as published. A layer that learns by gradient steps always takes the likelihood, and so does one that was
+            never told a matrix.
         init_scale: The layer starts from ``init_scale * I``; ``"auto"`` follows the number of classes, see
-            :meth:`start_scale`. With ``"confusion"`` it is the mean of the diagonal later on, ``"auto"`` then 1.
-        trainable: Whether the noise model is learned. ``False`` keeps it at its start.
+            :meth:`start_scale`.
+        trainable: Whether the noise model is learned or counted. ``False`` keeps it at its start.
         transition_matrix: Where the noise model starts (or stays) instead of a scaled identity: ``(K, K)`` rows that
             sum to one, ``T[i][j] = P(noisy=j | clean=i)``, or the path of a CSV file with them. Zeros stay zeros: give
             small numbers to what is learned.
-        warmup_epochs: Epochs of plain cross-entropy before the noise layer acts; prevents the loss of a class.
-            ``"auto"`` is a tenth of the training, at least about 150 optimizer steps (to the nearest whole epoch), and
-            at most a quarter of the training; it grows, up to two thirds of the training, while the noisy validation
-            labels say that it pays and no label seems to be learned by heart
-            (:class:`~lightning_noisy.noise.warmup.Warmup`).
-        clean_loss_weight: Share ``β`` of plain cross-entropy kept after the warm-up,
-            ``(1 - β) · NLL(noisy) + β · NLL(clean)``; in ``[0, 1]``.
-        lr_scale: Learning rate of the noise layer relative to the network's.
+        warmup_epochs: Epochs of plain cross-entropy before the noise layer acts. ``"auto"`` waits until the network has
+            learned what it needs, and steps back where it loses a class
+            (:func:`~lightning_noisy.noise.share.next_share`).
+        lr_scale: Learning rate of a layer that learns by gradient steps, relative to the network's.
         class_balance: From the second epoch on an image weighs ``(share of its label)^-class_balance``, scaled to a
             mean of one, so that rare classes are not given up. In ``[0, 1]``; 0 weighs all alike.
-        rescue_below: A class that the last epoch predicted for less than this share of the images with its label gets
-            cross-entropy on them beside the layer's loss, until it is back. In ``[0, 1)``; 0 never does so.
 
     Raises:
         ValueError: If an argument is outside what is said above.
@@ -71,14 +71,13 @@ class NoiseConfig:
     dropout: float = 0.1
     dropout_on: DropoutOn = "output"
     init: Init = "confusion"
+    objective: Objective = "posterior"
     init_scale: float | Literal["auto"] = "auto"
     trainable: bool = True
     transition_matrix: list[list[float]] | str | None = None
     warmup_epochs: int | Literal["auto"] = "auto"
-    clean_loss_weight: float = 0.0
-    lr_scale: float = 0.5
+    lr_scale: float = 1.0
     class_balance: float = 0.5
-    rescue_below: float = 0.25
 
     def __post_init__(self) -> None:
         _config_arg_validation(self)
@@ -94,27 +93,18 @@ class NoiseConfig:
         Source: Jindal, Nokleby, Chen 2016, arXiv 1705.03419, and the authors' code.
         """
         return cls(
-            num_classes, init="identity", init_scale=1.0, warmup_epochs=0, lr_scale=1.0, class_balance=0.0,
-            rescue_below=0.0,
-        )  # fmt: skip
+            num_classes, init="identity", objective="likelihood", init_scale=1.0, warmup_epochs=0, class_balance=0.0
+        )
 
     @property
     def follows_counts(self) -> bool:
         """Whether the layer is set anew from the counts of each epoch."""
         return self.init == "confusion" and self.trainable and self.transition_matrix is None
 
-    def warmup_for(self, epochs: float, steps_per_epoch: float) -> int:
-        """The epochs of warm-up in a training of ``epochs`` epochs (or infinity) of so many optimizer steps each.
-
-        That is without a validation, which may make it longer.
-        """
-        if self.warmup_epochs != "auto":
-            return self.warmup_epochs
-        enough = max(1, round(AUTO_WARMUP_STEPS / max(steps_per_epoch, 1)))
-        if not math.isfinite(epochs):
-            return enough
-        share = math.ceil(AUTO_WARMUP_SHARE * epochs - 1e-9)
-        return max(1, min(math.floor(AUTO_WARMUP_MOST * epochs), max(share, enough)))
+    @property
+    def takes_gradients(self) -> bool:
+        """Whether the layer learns by gradient steps."""
+        return self.trainable and not self.follows_counts
 
     def start_scale(self) -> float:
         """The number that multiplies the identity at the start.
@@ -158,8 +148,9 @@ class NoiseConfig:
             raise ValueError(f"Expected the noise configuration to be a mapping, but got {type(values).__name__}.")
         known = {field.name for field in dataclasses.fields(cls)}
         version = values.get("format_version", FORMAT_VERSION)
-        if version < 2:
-            values = {**BEFORE_COUNTS, **values}
+        if version < 3:
+            known_then = {name: value for name, value in values.items() if name not in NO_LONGER_KNOWN}
+            values = {**(BEFORE_COUNTS if version < 2 else {}), **BEFORE_POSTERIOR, **known_then}
         unknown = sorted(set(values) - known - {"format_version"})
         if unknown and version > FORMAT_VERSION:
             warnings.warn(
@@ -206,6 +197,7 @@ def _config_arg_validation(config: NoiseConfig) -> None:
         "an integer of at least 2",
     )
     chosen = {"noise_type": get_args(NoiseType), "dropout_on": get_args(DropoutOn), "init": get_args(Init)}
+    chosen["objective"] = get_args(Objective)
     for name, choices in chosen.items():
         expect(name, getattr(config, name) in choices, f"one of {list(choices)}")
     expect("dropout", is_number(config.dropout) and 0 <= config.dropout < 1, "a float in the [0,1) range")
@@ -220,17 +212,9 @@ def _config_arg_validation(config: NoiseConfig) -> None:
         config.warmup_epochs == "auto" or (is_integer(config.warmup_epochs) and int(config.warmup_epochs) >= 0),
         "'auto' or an integer of at least 0",
     )
-    expect(
-        "clean_loss_weight",
-        is_number(config.clean_loss_weight) and 0 <= config.clean_loss_weight <= 1,
-        "a float in the [0,1] range",
-    )
     expect("lr_scale", is_number(config.lr_scale) and config.lr_scale >= 0, "a float of at least 0")
     expect(
         "class_balance",
         is_number(config.class_balance) and 0 <= config.class_balance <= 1,
         "a float in the [0,1] range",
-    )
-    expect(
-        "rescue_below", is_number(config.rescue_below) and 0 <= config.rescue_below < 1, "a float in the [0,1) range"
     )

@@ -22,17 +22,6 @@ def add_label_counts(counts: Tensor | None, clean_logits: Tensor, noisy_labels: 
     return counts.index_add_(0, clean_logits.argmax(dim=1), soft.to(counts.dtype))
 
 
-@torch.no_grad()
-def add_confidence(total: Tensor | None, clean_logits: Tensor, noisy_labels: Tensor) -> Tensor:
-    """``total``, the summed largest probabilities, with one batch more, float32; a scalar. ``None`` starts a new one.
-
-    Images count as in :func:`add_label_counts`, so that over the sum of its counts it is the mean confidence.
-    """
-    soft = noisy_labels if noisy_labels.ndim == 2 else one_hot(noisy_labels, clean_logits.shape[1])
-    batch = (clean_logits.float().softmax(dim=1).amax(dim=1) * soft.sum(dim=1)).sum()
-    return batch if total is None else total + batch
-
-
 def sum_over_ranks(counts: Tensor) -> Tensor:
     """What each process counted -> their sum, float64 on the CPU. Every process must call it."""
     counts = counts.clone()

@@ -9,33 +9,33 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lightning_noisy.noise import functional
 from lightning_noisy.noise.config import NoiseConfig, resolve_noise_config
-from lightning_noisy.noise.counting import balancing_weights, lost_classes
+from lightning_noisy.noise.counting import balancing_weights
 from lightning_noisy.noise.initial import from_confusion, from_matrix
-from lightning_noisy.noise.warmup import Warmup
+from lightning_noisy.noise.share import Share, in_words, next_share
 
-UNKNOWN_WARMUP = 5
-"""Epochs of warm-up in a loop of one's own, whose length nobody knows."""
+SHARE, EPOCHS, WAITED, STEP_BACKS = range(4)
+"""What the places of :attr:`NoiseLayer.progress` hold."""
 
 
 class NoiseLayer(nn.Module):
     """A model of the label noise, put on top of a classifier for training and taken off afterwards.
 
-    Its only state is ``weight``, (K, K): the paper's ``W`` for ``noise_type="softmax"``, the logits of the rows of
-    ``T`` for ``"stochastic"``. The transition matrix is always derived. The layer computes in float32 whatever the
-    type of its input, and its weight stays in float32 when the model around it is cast, since its small steps would
-    vanish in half precision.
+    ``weight``, (K, K), is the paper's ``W`` for ``noise_type="softmax"`` and the logits of the rows of ``T`` for
+    ``"stochastic"``. The transition matrix is always derived. The layer computes in float32 whatever the type of its
+    input, and its state stays in float32 when the model around it is cast, since small steps would vanish in half
+    precision.
 
-    A training tells it after each epoch what was predicted and what the labels said (:meth:`follow`); Lightning's and
-    transformers' Trainer do so by themselves.
+    A training tells it after each epoch what was predicted and what the labels said (:meth:`update_from_counts`);
+    Lightning's and transformers' Trainer do so by themselves. What the layer has taken from that is in its
+    ``state_dict``, with which every checkpoint of every trainer holds it.
 
     Args:
         config: A :class:`NoiseConfig`, its dict, or just the number of classes.
 
     Attributes:
-        warmup: The warm-up. Of ``"auto"`` it is 5 epochs until a Trainer has worked it out.
-        label_weights: (K,) what an image with each label weighs in the loss; ``None`` is one.
-        rescued: (K,) 1 for a class whose images get cross-entropy beside the layer's loss, else 0; ``None`` if there
-            is none.
+        label_weights: (K,) what an image with each label weighs in the loss.
+        progress: (4,) the layer's share of the loss, the epochs that it was told of, those in which it waited before it
+            first acted, and how often it has stepped back.
 
     Example:
         >>> layer = NoiseLayer(NoiseConfig(num_classes=3, dropout=0.0))
@@ -44,17 +44,18 @@ class NoiseLayer(nn.Module):
     """
 
     weight: nn.Parameter
+    label_weights: Tensor
+    progress: Tensor
 
     def __init__(self, config: NoiseConfig | Mapping[str, Any] | int) -> None:
         super().__init__()
         self.config = resolve_noise_config(config)
         num_classes = self.num_classes
         self.weight = nn.Parameter(torch.empty(num_classes, num_classes), requires_grad=self.config.trainable)
-        known = self.config.warmup_epochs
-        epochs = UNKNOWN_WARMUP if known == "auto" else known
-        self.warmup = Warmup(epochs, planned=epochs)
-        self.label_weights: Tensor | None = None
-        self.rescued: Tensor | None = None
+        self.register_buffer("label_weights", torch.ones(num_classes))
+        self.register_buffer("progress", self.start_progress())
+        self._latest_share: Share | None = None
+        self._knows_matrix: bool | None = None
         self.reset()
 
     @property
@@ -64,9 +65,49 @@ class NoiseLayer(nn.Module):
         return self.config.num_classes
 
     @property
+    def share(self) -> float:
+        """The layer's share of the loss, in [0, 1]; the rest is cross-entropy. On an accelerator this waits for it."""
+        return float(self.progress[SHARE])
+
+    @property
     def warmup_epochs(self) -> int:
-        """The length of the warm-up so far."""
-        return self.warmup.epochs
+        """Epochs of plain cross-entropy before the layer first acts: the config's, or how many there were so far."""
+        known = self.config.warmup_epochs
+        return int(self.progress[WAITED]) if known == "auto" else known
+
+    @property
+    def step_backs(self) -> int:
+        """How often the layer had to step back because a class was being lost."""
+        return int(self.progress[STEP_BACKS])
+
+    def verdict(self, class_names: Sequence[str] | None = None) -> str | None:
+        """One sentence at the end of a training in which the layer could not help; ``None`` where it acted throughout.
+
+        Args:
+            class_names: To name classes by; their numbers by default.
+        """
+        share, epochs, waited, step_backs = self.progress.tolist()
+        because = ""
+        if (latest := self._latest_share) is not None:
+            because = f": {in_words(latest.reason, latest.classes, class_names)}"
+        if share == 0 and waited >= epochs:
+            if epochs == 0:
+                because = ": it needs the counts of a whole epoch, and the training ended within the first one"
+            return f"The noise layer never acted, all of the training was plain cross-entropy{because}."
+        if step_backs:
+            times = "once" if step_backs == 1 else f"{step_backs:g} times"
+            return f"The noise layer had to step back {times} and ended with {share:.0%} of the loss{because}."
+        return None
+
+    @property
+    def takes_posterior(self) -> bool:
+        """Whether the layer trains the network by posterior targets, for which it must know a matrix."""
+        config = self.config
+        if config.objective != "posterior" or config.takes_gradients:
+            return False
+        if self._knows_matrix is None:  # asked for once: on an accelerator it is waited for
+            self._knows_matrix = config.transition_matrix is not None or bool(self.progress[EPOCHS] > 0)
+        return self._knows_matrix
 
     @torch.no_grad()
     def reset(self, transition_matrix: Tensor | Sequence[Sequence[float]] | None = None) -> None:
@@ -81,18 +122,18 @@ class NoiseLayer(nn.Module):
         self.weight.copy_(self.start_weight(transition_matrix))
 
     @torch.no_grad()
-    def follow(self, counts: Tensor, acts: bool = True) -> None:
-        """Takes what an epoch has shown, for the next one: the layer, the labels' weights, the classes to rescue.
+    def update_from_counts(self, counts: Tensor, confidence: float | None = None) -> None:
+        """Takes what an epoch has shown, for the next one: the matrix, the labels' weights, the layer's share.
 
-        The matrix is ``T̂[i, j] = counts[i, j] / Σ_j counts[i, j]`` with one image more in each row, spread evenly. The
-        softmax layer becomes ``W = s · T̂ᵀ / mean(diagonal of T̂)``, ``s`` the config's ``init_scale``; ``"auto"`` is 1
-        at every ``K``, and more after a warm-up that grew (:attr:`~lightning_noisy.noise.warmup.Warmup.push`). The
-        stochastic one becomes ``T̂`` itself. Sources: Goldberger, Ben-Reuven, ICLR 2017, who start from the warm-up's
-        confusion, once; the counting is near to that of confident learning (Northcutt et al. 2021, arXiv 1911.00068).
+        The matrix is ``T̂[i, j] = counts[i, j] / Σ_j counts[i, j]`` with one image more in each row, spread evenly; the
+        softmax layer becomes ``W = log T̂ᵀ``, whose :meth:`transition_matrix` is ``T̂``. Sources: Goldberger, Ben-Reuven,
+        ICLR 2017, who start from the warm-up's confusion, once; the counting is near to that of confident learning
+        (Northcutt et al. 2021, arXiv 1911.00068).
 
         Args:
             counts: (K, K) ``[predicted class, noisy label]`` over all images of the epoch, of all processes.
-            acts: Whether the layer acts in the next epoch; in the warm-up it stays at its start.
+            confidence: The mean of the network's largest probability in it; by default what a network has that is as
+                sure as it is right.
 
         Raises:
             ValueError: If ``counts`` is not (K, K).
@@ -102,18 +143,33 @@ class NoiseLayer(nn.Module):
                 f"Expected argument `counts` to have shape ({self.num_classes}, {self.num_classes}), but got "
                 f"{tuple(counts.shape)}."
             )
-        config = self.config
-        if config.class_balance:
-            self.label_weights = balancing_weights(counts, config.class_balance).float()
-        lost = lost_classes(counts, config.rescue_below)
-        self.rescued = torch.zeros(self.num_classes).index_fill_(0, torch.tensor(lost), 1.0) if lost else None
-        if acts and config.follows_counts:
-            matrix = from_confusion(counts.cpu().float())  # K² doubles may be too many
-            if config.noise_type == "softmax":
-                scale = self.warmup.push if config.init_scale == "auto" else float(config.init_scale)
-                self._set_weight(scale / matrix.diagonal().mean() * matrix.T)
-            else:
-                self._set_weight(functional.weight_from_transition_matrix(matrix, "stochastic"))
+        counts = counts.cpu()
+        if float(counts.sum()) == 0:
+            return  # nothing was shown
+        if confidence is None:
+            confidence = float(counts.trace() / counts.sum())
+        self.label_weights.copy_(balancing_weights(counts, self.config.class_balance).float())
+        self._update_share(counts, confidence)
+        if self.config.follows_counts:
+            matrix = from_confusion(counts.float())  # K² doubles may be too many
+            self._set_weight(functional.weight_from_transition_matrix(matrix, self.config.noise_type))
+            self._knows_matrix = True
+
+    def _update_share(self, counts: Tensor, confidence: float) -> None:
+        share, epochs, waited, step_backs = self.progress.tolist()
+        if self.config.warmup_epochs == "auto":
+            new = next_share(share, int(step_backs), counts, confidence)
+        else:
+            is_over = epochs + 1 >= self.config.warmup_epochs
+            new = Share(float(is_over), 0, "" if is_over else "its `warmup_epochs` were not over")
+        has_acted = waited < epochs or share > 0
+        if new.reason:
+            self._latest_share = new
+        self.progress.copy_(torch.tensor([new.value, epochs + 1, waited if has_acted else epochs + 1, new.step_backs]))
+
+    def start_progress(self) -> Tensor:
+        """(4,), on the CPU: :attr:`progress` before a training."""
+        return torch.tensor([float(self.config.warmup_epochs == 0), 0.0, 0.0, 0.0], device="cpu")
 
     def start_weight(self, transition_matrix: Tensor | Sequence[Sequence[float]] | None = None) -> Tensor:
         """(K, K), on the CPU: what :meth:`reset` puts into ``weight``."""
@@ -148,6 +204,30 @@ class NoiseLayer(nn.Module):
         _labels_tensor_validation(clean_logits, noisy_labels)
         log_probs = self(clean_logits) if noisy_log_probs is None else noisy_log_probs
         return functional.noisy_nll(log_probs, noisy_labels, self.label_weights)
+
+    def posterior_loss(self, clean_logits: Tensor, noisy_labels: Tensor) -> Tensor:
+        """Mean cross-entropy of the clean logits towards the posterior of the true class, a float32 scalar.
+
+        An image weighs what its given label does (:attr:`label_weights`); one without a label adds nothing.
+
+        Args:
+            clean_logits: (B, K).
+            noisy_labels: Integer labels (B,), or soft labels (B, K).
+
+        Raises:
+            ValueError: If the shapes do not fit together.
+        """
+        self._check_shape(clean_logits)
+        _labels_tensor_validation(clean_logits, noisy_labels)
+        with torch.autocast(clean_logits.device.type, enabled=False):
+            logits, log_transition = clean_logits.float(), self._log_transition().detach()
+            if noisy_labels.ndim == 1:
+                targets = functional.posterior_targets(logits.detach(), noisy_labels.clamp(min=0), log_transition)
+                weights = self.label_weights[noisy_labels] * (noisy_labels != functional.NO_LABEL)
+            else:
+                targets = functional.soft_posterior_targets(logits.detach(), noisy_labels, log_transition)
+                weights = (noisy_labels.float() * self.label_weights).sum(dim=1)
+            return -(weights * (targets * logits.log_softmax(dim=1)).sum(dim=1)).mean()
 
     @torch.no_grad()
     def transition_matrix(self) -> Tensor:
@@ -198,6 +278,13 @@ class NoiseLayer(nn.Module):
                 f"Expected `clean_logits` to have shape (B, {self.num_classes}), a column for each class of the noise "
                 f"layer, but got {tuple(clean_logits.shape)}."
             )
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # A layer that was saved before it kept these has the ones that it starts with.
+        state_dict.setdefault(f"{prefix}label_weights", torch.ones(self.num_classes))
+        state_dict.setdefault(f"{prefix}progress", self.start_progress())
+        self._knows_matrix = None
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "NoiseLayer":
         # .half(), .bfloat16() and precision="bf16-true" end here: follow to the device, keep float32.

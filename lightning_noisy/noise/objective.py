@@ -1,11 +1,10 @@
-"""What every trainer minimises: cross-entropy in the warm-up, then the noise layer's negative log-likelihood."""
+"""What every trainer minimises: cross-entropy, and the noise layer's loss by the share that the layer has earned."""
 
 import torch
 from torch import Tensor
 
-from lightning_noisy.noise.counting import one_hot
 from lightning_noisy.noise.functional import NO_LABEL, noisy_nll
-from lightning_noisy.noise.layer import NoiseLayer
+from lightning_noisy.noise.layer import SHARE, NoiseLayer
 
 CHECK_EVERY = 50
 """On an accelerator the values of logits and labels are looked at once in so many steps: each look waits for it."""
@@ -15,39 +14,27 @@ def noisy_objective(
     noise_layer: NoiseLayer | None,
     clean_logits: Tensor,
     noisy_labels: Tensor,
-    in_warmup: bool = False,
     noisy_log_probs: Tensor | None = None,
 ) -> Tensor:
-    """The loss to train on, a float32 scalar, in which the layer's parameters take part at every step.
+    """The loss to train on: ``(1 - share) · cross-entropy + share · layer``, a float32 scalar.
 
-    With a layer all of it is weighted by its ``label_weights``; images that carry the label of a class in its
-    ``rescued`` get cross-entropy beside it.
+    Both parts are weighted by the layer's ``label_weights``.
 
     Args:
         noise_layer: ``None`` is plain cross-entropy.
         clean_logits: (B, K) the network's own logits.
         noisy_labels: Integer labels (B,), or soft labels (B, K) on the noisy side (mixup, label smoothing).
-        in_warmup: Whether the layer does not act yet.
         noisy_log_probs: (B, K), what the layer has just given for these logits, if it has.
     """
     if noise_layer is None:
         return clean_cross_entropy(clean_logits, noisy_labels)
-    if in_warmup:
-        # DDP waits for the gradient of every parameter: the layer takes part with weight zero. Outside of the layer's
-        # own forward pass FSDP holds a share of it.
-        still = 0.0 * noise_layer.whole_weight().sum()
-        warmup = clean_cross_entropy(clean_logits, noisy_labels, noise_layer.label_weights)
-        return warmup + still.to(clean_logits.device)
-    loss = noise_layer.loss(clean_logits, noisy_labels, noisy_log_probs)
-    share = noise_layer.config.clean_loss_weight
-    if share:
-        loss = (1 - share) * loss + share * clean_cross_entropy(clean_logits, noisy_labels, noise_layer.label_weights)
-    if noise_layer.rescued is not None:
-        weights = noise_layer.rescued
-        if noise_layer.label_weights is not None:
-            weights = weights * noise_layer.label_weights
-        loss = loss + clean_cross_entropy(clean_logits, noisy_labels, weights)
-    return loss
+    plain = clean_cross_entropy(clean_logits, noisy_labels, noise_layer.label_weights)
+    if noise_layer.takes_posterior:
+        loss = noise_layer.posterior_loss(clean_logits, noisy_labels)
+    else:
+        loss = noise_layer.loss(clean_logits, noisy_labels, noisy_log_probs)
+    # No `if`, which an accelerator would be waited for: and DDP waits for the gradient of a layer that is learned.
+    return torch.lerp(plain, loss, noise_layer.progress[SHARE])
 
 
 def clean_cross_entropy(clean_logits: Tensor, labels: Tensor, label_weights: Tensor | None = None) -> Tensor:
@@ -56,24 +43,6 @@ def clean_cross_entropy(clean_logits: Tensor, labels: Tensor, label_weights: Ten
     Weights, and images without a label, are as in :func:`~lightning_noisy.noise.functional.noisy_nll`.
     """
     return noisy_nll(clean_logits.float().log_softmax(dim=-1), labels, label_weights)
-
-
-@torch.no_grad()
-def add_clean_losses(sums: Tensor | None, clean_logits: Tensor, labels: Tensor) -> Tensor:
-    """``sums``, (2,) summed cross-entropy and number of images, with one batch more; ``None`` starts a new one."""
-    loss = clean_cross_entropy(clean_logits, labels) * len(clean_logits)
-    batch = torch.stack([loss, count_labelled(labels).to(loss)])
-    return batch if sums is None else sums + batch
-
-
-@torch.no_grad()
-def add_validation(sums: Tensor | None, clean_logits: Tensor, labels: Tensor) -> Tensor:
-    """``sums``, (3,) right predictions, summed cross-entropy and images, with one batch more; ``None`` starts anew."""
-    soft = labels if labels.ndim == 2 else one_hot(labels, clean_logits.shape[1])
-    right = soft.gather(1, clean_logits.argmax(dim=1, keepdim=True)).sum()
-    losses = add_clean_losses(None, clean_logits, labels)
-    batch = torch.cat([right.to(losses)[None], losses])
-    return batch if sums is None else sums + batch
 
 
 def count_labelled(labels: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from lightning_noisy.noise.counting import counts_to_shares
 from lightning_noisy.noise.matrix import write_transition_matrix
 from lightning_noisy.pictures import draw_transition_matrices
 from lightning_noisy.training.classifier import NoisyImageClassifier
-from lightning_noisy.training.guards import ClassCollapseGuard
 from lightning_noisy.training.sharding import is_sharded
 from lightning_noisy.training.wandb_artifacts import log_model_artifacts
 
@@ -40,13 +39,13 @@ class RunFiles(L.Callback):
             return
         # Where the model is sharded these ask all processes.
         directory = output_directory(trainer, self.directory)
-        learned = _learned_matrix(pl_module)
+        learned, shown = _learned_matrix(pl_module), pl_module.epoch_counts.latest
+        counted = None if shown is None else counts_to_shares(shown.label_counts)
         clean_model = pl_module.clean_model() if trainer.is_global_zero or is_sharded(pl_module) else None
         if clean_model is None or not trainer.is_global_zero:
             return
         directory.mkdir(parents=True, exist_ok=True)
         backbones.save_backbone(clean_model, directory / "clean_model", pl_module.class_names)
-        counted = _counted_matrix(trainer)
         true_matrix = getattr(getattr(trainer, "datamodule", None), "transition_matrix", None)
         if learned is not None:
             write_transition_matrix(directory / "transition_matrix.csv", learned, pl_module.class_names)
@@ -120,11 +119,3 @@ def output_directory(trainer: L.Trainer, directory: str | None) -> Path:
 
 def _learned_matrix(pl_module: NoisyImageClassifier) -> Tensor | None:
     return None if pl_module.noise_layer is None else pl_module.noise_layer.transition_matrix().cpu()
-
-
-def _counted_matrix(trainer: Any) -> Tensor | None:
-    """The last epoch's counts with each row divided by its sum."""
-    guard = next((callback for callback in trainer.callbacks if isinstance(callback, ClassCollapseGuard)), None)
-    if guard is None or guard.label_counts is None:
-        return None
-    return counts_to_shares(guard.label_counts)

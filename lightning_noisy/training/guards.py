@@ -7,11 +7,11 @@ import lightning.pytorch as L
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_noisy.layer_groups import frozen_modules
-from lightning_noisy.noise.counting import disagreement_rate, lost_classes
-from lightning_noisy.training.following import planned_epochs
+from lightning_noisy.noise.counting import lost_classes
+from lightning_noisy.training.noise_layer_updater import planned_epochs
 
 
 class TrainMode(L.Callback):
@@ -62,23 +62,33 @@ class ReproducibleSteps(L.Callback):
 
 
 class NoiseLayerNotice(L.Callback):
-    """Says at the start what would spoil the noise layer: a warm-up as long as the training, or weight decay on it."""
+    """Says what keeps the noise layer from helping.
+
+    At the start: a warm-up as long as the training, or weight decay on a layer that learns. At the end: that it never
+    acted, or had to step back, and why.
+    """
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         noise_layer = getattr(pl_module, "noise_layer", None)
         if noise_layer is None or getattr(trainer, "fast_dev_run", False):
             return
         self._notice_weight_decay(trainer, noise_layer)
-        epochs, _ = planned_epochs(trainer)
-        warmup_epochs = noise_layer.warmup_epochs
-        if warmup_epochs >= epochs:
+        epochs, warmup_epochs = planned_epochs(trainer), noise_layer.config.warmup_epochs
+        if warmup_epochs != "auto" and warmup_epochs >= epochs:
             rank_zero_warn(
                 f"The noise layer will never act: its `warmup_epochs` is {warmup_epochs} and training ends after "
-                f"{epochs:g} epochs. Train longer, or lower `warmup_epochs` to a third of the training or less."
+                f"{epochs:g} epochs. Train longer, or leave `warmup_epochs` out."
             )
 
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        noise_layer = getattr(pl_module, "noise_layer", None)
+        if noise_layer is None or getattr(trainer, "fast_dev_run", False):
+            return
+        if (verdict := noise_layer.verdict(getattr(pl_module, "class_names", None))) is not None:
+            rank_zero_warn(verdict)
+
     def _notice_weight_decay(self, trainer: L.Trainer, noise_layer: nn.Module) -> None:
-        parameters = set(noise_layer.parameters())
+        parameters = {parameter for parameter in noise_layer.parameters() if parameter.requires_grad}
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:
                 if group.get("weight_decay", 0.0) > 0 and parameters & set(group["params"]):
@@ -93,8 +103,8 @@ class ClassCollapseGuard(L.Callback):
     """Warns when the network stops predicting a class that the labels have, and logs what the epoch's labels show.
 
     Logged at the end of every epoch: ``noise/estimated_rate``, the share of the training labels with which the network
-    disagrees, ``noise/trace``, the trace of the learned transition matrix, and ``noise/warmup_epochs``, the length of
-    the warm-up, which may grow.
+    disagrees, ``noise/trace``, the trace of the layer's transition matrix, and ``noise/share``, the layer's share of
+    this epoch's loss.
 
     Args:
         threshold: A class is lost when it is predicted for fewer than this share of the samples that carry its label.
@@ -104,32 +114,19 @@ class ClassCollapseGuard(L.Callback):
     def __init__(self, threshold: float = 0.01, patience: int = 2) -> None:
         self.threshold = threshold
         self.patience = patience
-        self.label_counts: Tensor | None = None
-        """Of the last epoch, all ranks: (K, K) counts ``[predicted class, noisy label]``."""
         self._epochs_lost: dict[int, int] = {}
 
-    def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        # A checkpoint is often written when the validation ends, which is before the epoch does.
-        if (counts := pl_module.sum_label_counts()) is not None:
-            self.label_counts = counts
-
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        counts = pl_module.sum_label_counts()
-        if counts is None:
+        shown = pl_module.epoch_counts.so_far()
+        if shown is None:
             return
-        self.label_counts = counts
-        pl_module.log("noise/estimated_rate", disagreement_rate(counts).float(), rank_zero_only=True)
+        pl_module.log("noise/estimated_rate", shown.estimated_rate, rank_zero_only=True)
         noise_layer = pl_module.noise_layer
         if noise_layer is None:
             return
         pl_module.log("noise/trace", noise_layer.transition_matrix().trace(), rank_zero_only=True)
-        pl_module.log("noise/warmup_epochs", float(noise_layer.warmup_epochs), rank_zero_only=True)
-        if not pl_module.in_warmup:
-            self._warn_of_lost_classes(trainer, pl_module)
-
-    def lost_classes(self) -> list[int]:
-        """The classes that the labels of the last epoch have and the predictions do not."""
-        return [] if self.label_counts is None else lost_classes(self.label_counts, self.threshold)
+        pl_module.log("noise/share", noise_layer.share, rank_zero_only=True)
+        self._warn_of_lost_classes(trainer, pl_module, lost_classes(shown.label_counts, self.threshold))
 
     def state_dict(self) -> dict[str, Any]:
         return {"epochs_lost": dict(self._epochs_lost)}
@@ -137,8 +134,8 @@ class ClassCollapseGuard(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._epochs_lost = dict(state_dict["epochs_lost"])
 
-    def _warn_of_lost_classes(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self._epochs_lost = {label: self._epochs_lost.get(label, 0) + 1 for label in self.lost_classes()}
+    def _warn_of_lost_classes(self, trainer: L.Trainer, pl_module: Any, lost: list[int]) -> None:
+        self._epochs_lost = {label: self._epochs_lost.get(label, 0) + 1 for label in lost}
         is_last = trainer.max_epochs is not None and trainer.current_epoch + 1 == trainer.max_epochs
         due = [
             label
@@ -147,9 +144,8 @@ class ClassCollapseGuard(L.Callback):
         ]
         if due:
             names = getattr(pl_module, "class_names", None) or range(pl_module.noise_layer.num_classes)
-            lost = ", ".join(f"{names[label]!r}" if isinstance(names[label], str) else str(label) for label in due)
+            said = ", ".join(f"{names[label]!r}" if isinstance(names[label], str) else str(label) for label in due)
             rank_zero_warn(
-                f"The network has stopped predicting class {lost} (epoch {trainer.current_epoch}), although the labels "
-                f"have it. Raise the noise layer's `warmup_epochs` (now {pl_module.noise_layer.warmup_epochs}) "
-                "or its `clean_loss_weight`, and train again."
+                f"The network does not predict class {said} (epoch {trainer.current_epoch}), although the labels have "
+                "it. Train longer, lower the learning rate, or look at the images of the class."
             )

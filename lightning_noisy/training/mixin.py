@@ -1,6 +1,7 @@
 """The noise layer for one's own LightningModule."""
 
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
@@ -11,16 +12,29 @@ from torch import Tensor, nn
 
 from lightning_noisy.noise import NoiseConfig, NoiseLayer
 from lightning_noisy.noise.config import resolve_noise_config
-from lightning_noisy.noise.counting import add_confidence, add_label_counts
-from lightning_noisy.noise.objective import add_clean_losses, check_values, is_check_due, noisy_objective
+from lightning_noisy.noise.epoch_counts import EpochCounts
+from lightning_noisy.noise.objective import check_values, is_check_due, noisy_objective
 from lightning_noisy.run_record import RunRecord
 from lightning_noisy.training.checkpoint_io import WholeCheckpoints
-from lightning_noisy.training.following import CountFollowing
 from lightning_noisy.training.guards import ClassCollapseGuard, NoiseLayerNotice, ReproducibleSteps, TrainMode
 from lightning_noisy.training.loggers import hold_wandb_runs
+from lightning_noisy.training.noise_layer_updater import NoiseLayerUpdater
 from lightning_noisy.training.noise_log import NoiseLog
 from lightning_noisy.training.record import CHECKPOINT_KEY, RunRecorder, describe_run
 from lightning_noisy.training.summary import RunSummary
+
+CALLBACKS: tuple[type[L.Callback], ...] = (
+    TrainMode,
+    ReproducibleSteps,
+    NoiseLayerUpdater,
+    NoiseLayerNotice,
+    ClassCollapseGuard,
+    RunRecorder,
+    WholeCheckpoints,
+    NoiseLog,
+    RunSummary,
+)
+"""What every training on noisy labels needs."""
 
 if TYPE_CHECKING:
     _Base = L.LightningModule
@@ -49,7 +63,14 @@ class NoisyLabelMixin(_Base):
     """
 
     noise_layer: NoiseLayer | None
+    epoch_counts: EpochCounts
+    """What the epoch under way, and the last one, have shown."""
     loaded_record: RunRecord | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "configure_callbacks" in cls.__dict__:  # one's own may forget `super()`, which would turn the layer off
+            setattr(cls, "configure_callbacks", _with_ours(cls.__dict__["configure_callbacks"]))  # noqa: B010
 
     def attach_noise_layer(self, noise: NoiseConfig | Mapping[str, Any] | int | None) -> None:
         """Sets :attr:`noise_layer`.
@@ -61,18 +82,18 @@ class NoisyLabelMixin(_Base):
             ValueError: If the description is wrong or lacks the number of classes.
         """
         self.noise_layer = None if noise is None else NoiseLayer(resolve_noise_config(noise))
-        self._label_counts: Tensor | None = None
-        self._confidence: Tensor | None = None
-        self._clean_losses: Tensor | None = None
+        if self.noise_layer is not None:
+            self.noise_layer.requires_grad_(self.noise_layer.config.takes_gradients)
+        self.epoch_counts = EpochCounts()
         self._losses_computed = 0
 
     @property
     def in_warmup(self) -> bool:
-        """Whether this epoch is one of plain cross-entropy. Without a Trainer the epoch is 0."""
-        return self.noise_layer is not None and self.current_epoch < self.noise_layer.warmup_epochs
+        """Whether the layer has no share in the loss of this epoch: it is plain cross-entropy."""
+        return self.noise_layer is not None and self.noise_layer.share == 0
 
     def noisy_loss(self, clean_logits: Tensor, noisy_labels: Tensor) -> Tensor:
-        """The loss to train on: cross-entropy in the warm-up, then the noise layer's negative log-likelihood.
+        """The loss to train on: cross-entropy, and the noise layer's by the share that it has earned.
 
         Args:
             clean_logits: (B, K) the network's own logits.
@@ -81,25 +102,20 @@ class NoisyLabelMixin(_Base):
                 divisor stays ``B``, and nothing counts it.
 
         Returns:
-            A scalar, float32, in which the noise layer's parameters take part at every step.
+            A scalar, float32.
 
         Raises:
             RuntimeError: If :meth:`attach_noise_layer` was not called.
             ValueError: If shapes do not fit, a label is outside the classes, or a logit is NaN or infinite. On an
                 accelerator values are looked at once in 50 steps.
         """
-        if "_losses_computed" not in self.__dict__:
-            raise RuntimeError(
-                "Expected `attach_noise_layer` to be called in `__init__` before `noisy_loss`, but it was not."
-            )
+        self._expect_noise_layer()
         if is_check_due(self._losses_computed, clean_logits.device):
             check_values(clean_logits, noisy_labels, self.global_step, may_lack_labels=True)
         self._losses_computed += 1
         if self.training:  # a validation may ask for this loss too
-            self._label_counts = add_label_counts(self._label_counts, clean_logits, noisy_labels)
-            self._confidence = add_confidence(self._confidence, clean_logits, noisy_labels)
-            self._clean_losses = add_clean_losses(self._clean_losses, clean_logits, noisy_labels)
-        return noisy_objective(self.noise_layer, clean_logits, noisy_labels, self.in_warmup)
+            self.epoch_counts.observe(clean_logits, noisy_labels)
+        return noisy_objective(self.noise_layer, clean_logits, noisy_labels)
 
     def parameter_groups(self, lr: float, weight_decay: float = 0.01) -> list[dict[str, Any]]:
         """Optimizer groups: the network, and the noise layer with its own learning rate and no weight decay."""
@@ -131,23 +147,7 @@ class NoisyLabelMixin(_Base):
 
     def configure_callbacks(self) -> list[L.Callback]:
         """What training on noisy labels needs; one that the Trainer was given itself is left as it is."""
-        inherited = super().configure_callbacks()
-        callbacks = [*inherited] if isinstance(inherited, Iterable) else [inherited]
-        given = {type(callback) for callback in getattr(self.trainer, "callbacks", [])}
-        ours = (
-            TrainMode,
-            ReproducibleSteps,
-            CountFollowing,
-            NoiseLayerNotice,
-            ClassCollapseGuard,
-            RunRecorder,
-            WholeCheckpoints,
-            NoiseLog,
-            RunSummary,
-        )
-        if self.trainer.state.fn == TrainerFn.FITTING:
-            hold_wandb_runs(self.trainer.loggers)  # until NoiseLog releases them
-        return [*callbacks, *(callback() for callback in ours if callback not in given)]
+        return self._add_callbacks(super().configure_callbacks())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Puts the record of the run into the checkpoint, into one of weights alone too."""
@@ -159,32 +159,32 @@ class NoisyLabelMixin(_Base):
         super().on_load_checkpoint(checkpoint)
         self.loaded_record = RunRecord.from_dict(checkpoint.get(CHECKPOINT_KEY) or {})
 
-    def sum_label_counts(self) -> Tensor | None:
-        """(K, K) counts, ``[predicted class, noisy label]``, of all ranks in this epoch so far; float64.
+    def _add_callbacks(self, own: L.Callback | Sequence[L.Callback]) -> list[L.Callback]:
+        self._expect_noise_layer()
+        callbacks = [*own] if isinstance(own, Iterable) else [own]
+        given = [*callbacks, *getattr(self.trainer, "callbacks", [])]
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            hold_wandb_runs(self.trainer.loggers)  # until NoiseLog releases them
+        missing = [ours for ours in CALLBACKS if not any(isinstance(callback, ours) for callback in given)]
+        return [*callbacks, *(ours() for ours in missing)]
 
-        Every rank must call it.
-        """
-        return self._sum_over_ranks(self._label_counts)
-
-    def sum_confidence(self) -> Tensor | None:
-        """The summed largest probabilities, of all ranks in this epoch so far; a scalar, float64.
-
-        Every rank must call it.
-        """
-        return self._sum_over_ranks(self._confidence)
-
-    def sum_clean_losses(self) -> Tensor | None:
-        """(2,) summed cross-entropy of the clean logits, and images, of all ranks in this epoch so far; float64.
-
-        Every rank must call it.
-        """
-        return self._sum_over_ranks(self._clean_losses)
-
-    def _sum_over_ranks(self, counted: Tensor | None) -> Tensor | None:
-        if counted is None:
-            return None
-        return self.trainer.strategy.reduce(counted.clone(), reduce_op="sum").cpu().double()
+    def _expect_noise_layer(self) -> None:
+        if "_losses_computed" not in self.__dict__:
+            raise RuntimeError(
+                f"Expected {type(self).__name__} to call `self.attach_noise_layer(num_classes)` in its `__init__`, but "
+                "it did not. Call it after `super().__init__()`; `attach_noise_layer(None)` is plain cross-entropy."
+            )
 
     def _noise_parameters(self) -> list[nn.Parameter]:
         layer = getattr(self, "noise_layer", None)
         return [] if layer is None else list(layer.parameters())
+
+
+def _with_ours(configure_callbacks: Callable[[Any], Any]) -> Callable[[Any], list[L.Callback]]:
+    """One's own ``configure_callbacks`` and what training on noisy labels needs, with ``super()`` or without."""
+
+    @functools.wraps(configure_callbacks)
+    def configure(self: NoisyLabelMixin) -> list[L.Callback]:
+        return self._add_callbacks(configure_callbacks(self))
+
+    return configure

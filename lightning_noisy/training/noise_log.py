@@ -12,7 +12,6 @@ from lightning_noisy.noise.counting import counts_to_shares
 from lightning_noisy.noise.matrix import mean_row_distance, mean_row_entropy
 from lightning_noisy.pictures import transition_matrices_pixels
 from lightning_noisy.training.csv_log import NoisyCSVLogger
-from lightning_noisy.training.guards import ClassCollapseGuard
 from lightning_noisy.training.loggers import NoisyWandbLogger, log_picture, log_table, takes_pictures
 from lightning_noisy.training.record import describe_run
 
@@ -53,6 +52,7 @@ class NoiseLog(L.Callback):
         self._learned_matrix: Tensor | None = None
         self._epoch_drawn = -1
         self._seconds = 0.0
+        self._images_before = 0.0
         self._mark = 0.0
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -75,8 +75,10 @@ class NoiseLog(L.Callback):
             _log_config(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        pl_module._clean_losses = None
         self._restart_clock()
+        counts = pl_module.epoch_counts
+        shown = counts.so_far() if counts.epoch == trainer.current_epoch else None  # of a run that resumes in mid-epoch
+        self._images_before = 0.0 if shown is None else shown.images
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -104,9 +106,9 @@ class NoiseLog(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if self._epoch_drawn != trainer.current_epoch - 1:  # Lightning has counted on
             self._draw_matrix(trainer, pl_module)
-        counts = _label_counts(trainer)
-        if counts is not None and trainer.is_global_zero:
-            heading = "counted: predicted class → given label"
+        shown = pl_module.epoch_counts.latest
+        if shown is not None and trainer.is_global_zero:
+            counts, heading = shown.label_counts, "counted: predicted class → given label"
             _log_matrix(trainer, pl_module, "noise/label_counts", heading, counts_to_shares(counts), counts)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -134,12 +136,11 @@ class NoiseLog(L.Callback):
         self._seconds, self._mark = 0.0, time.perf_counter()
 
     def _speed_and_loss(self, pl_module: Any) -> dict[str, Any]:
-        losses = pl_module.sum_clean_losses()
-        pl_module._clean_losses = None
-        if losses is None:
+        shown = pl_module.epoch_counts.so_far()
+        if shown is None:
             return {}
-        loss, images = losses.tolist()
-        return {"train/loss_clean": loss / images, "images_per_second": images / max(self._seconds, 1e-9)}
+        images = shown.images - self._images_before
+        return {"train/loss_clean": shown.clean_loss, "images_per_second": images / max(self._seconds, 1e-9)}
 
     def _noise(self, trainer: L.Trainer, pl_module: Any) -> dict[str, float]:
         if pl_module.noise_layer is None:
@@ -147,8 +148,8 @@ class NoiseLog(L.Callback):
         learned = self._learned_matrix = pl_module.noise_layer.transition_matrix().cpu()
         values = {"noise/entropy": mean_row_entropy(learned)}
         if self._true_matrix is not None:
-            counts = _label_counts(trainer) if pl_module.noise_layer.config.follows_counts else None
-            estimate = learned if counts is None else counts_to_shares(counts)
+            shown = pl_module.epoch_counts.latest if pl_module.noise_layer.config.follows_counts else None
+            estimate = learned if shown is None else counts_to_shares(shown.label_counts)
             values["noise/distance_to_truth"] = mean_row_distance(estimate, self._true_matrix)
         return values
 
@@ -157,12 +158,6 @@ class NoiseLog(L.Callback):
         if self._learned_matrix is not None and trainer.is_global_zero:
             heading = "learned by the noise layer"
             _log_matrix(trainer, pl_module, "noise/matrix", heading, self._learned_matrix, self._learned_matrix)
-
-
-def _label_counts(trainer: Any) -> Tensor | None:
-    """(K, K) of the last epoch, as the guard has summed them over the processes."""
-    guard = next((c for c in getattr(trainer, "callbacks", []) if isinstance(c, ClassCollapseGuard)), None)
-    return None if guard is None else guard.label_counts
 
 
 def _log_matrix(

@@ -11,7 +11,6 @@ import torch
 from lightning_noisy.data import published
 from lightning_noisy.noise.counting import counts_to_triples
 from lightning_noisy.run_record import RunRecord, as_numbers, package_versions
-from lightning_noisy.training.guards import ClassCollapseGuard
 
 CHECKPOINT_KEY = "noisy_run"
 """Where a checkpoint holds the record."""
@@ -63,16 +62,16 @@ class RunRecorder(L.Callback):
 
 def describe_run(trainer: L.Trainer, pl_module: L.LightningModule) -> RunRecord:
     """The record of what the trainer has done so far."""
-    guard = _callback(trainer, ClassCollapseGuard)
     recorder = _callback(trainer, RunRecorder)
-    counts = None if guard is None else guard.label_counts
+    counts: Any = getattr(pl_module, "epoch_counts", None)
+    shown = None if counts is None else counts.latest
     device = trainer.strategy.root_device
     return RunRecord(
         trainer="lightning",
         hyperparameters=_hyperparameters(trainer, pl_module),
         data=_describe_data(getattr(trainer, "datamodule", None)),
         metrics=_results(trainer.callback_metrics),
-        label_counts=[] if counts is None else counts_to_triples(counts),
+        label_counts=[] if shown is None else counts_to_triples(shown.label_counts),
         epochs=_epochs(trainer),
         steps=trainer.global_step,
         seconds=0.0 if recorder is None else recorder.seconds,

@@ -29,8 +29,7 @@ EYE = [[1.0, 0.0], [0.0, 1.0]]
         ("warmup_epochs", "long"),
         ("init", "random"),
         ("class_balance", 1.5),
-        ("rescue_below", 1.0),
-        ("clean_loss_weight", 1.5),
+        ("objective", "loss"),
         ("lr_scale", -1.0),
         ("transition_matrix", [[0.5, 0.4], [0.0, 1.0]]),
         ("transition_matrix", [[0.5, 0.5]]),
@@ -51,39 +50,21 @@ def test_round_trip_through_json():
 
 
 def test_what_an_older_description_did_not_know_is_as_it_was():
-    old = NoiseConfig.from_dict({"num_classes": 3, "warmup_epochs": 5, "format_version": 1})
-    assert old == NoiseConfig(3, warmup_epochs=5, init="identity", class_balance=0.0, rescue_below=0.0)
+    old = {"num_classes": 3, "warmup_epochs": 5, "clean_loss_weight": 0.0, "rescue_below": 0.25}
+    first = NoiseConfig.from_dict({**old, "format_version": 1})
+    assert first == NoiseConfig(3, warmup_epochs=5, init="identity", objective="likelihood", class_balance=0.0)
+    second = NoiseConfig.from_dict({**old, "format_version": 2})
+    assert second == NoiseConfig(3, warmup_epochs=5, objective="likelihood")
     assert NoiseConfig.from_dict({"num_classes": 3}) == NoiseConfig(3)
+    with pytest.raises(ValueError, match="Unknown key `rescue_below`"):
+        NoiseConfig.from_dict({"num_classes": 3, "rescue_below": 0.25})
 
 
 def test_the_published_layer_is_one_line_away():
     paper = NoiseConfig.paper(100)
     assert (paper.start_scale(), paper.dropout, paper.dropout_on) == (1.0, 0.1, "output")
-    assert (paper.warmup_epochs, paper.lr_scale, paper.clean_loss_weight) == (0, 1.0, 0.0)
-    assert not paper.follows_counts and not paper.class_balance and not paper.rescue_below
-
-
-@pytest.mark.parametrize(
-    ("epochs", "steps_per_epoch", "warmup"),
-    [
-        (60, 10, 15),  # 150 steps
-        (20, 34, 4),  # 136 steps are nearer to 150 than 170 are
-        (20, 32, 5),
-        (20, 422, 2),  # a tenth
-        (12, 84, 2),
-        (90, 5000, 9),
-        (60, 3, 15),  # a quarter of a short training
-        (2, 1000, 1),
-        (1, 1000, 1),  # all of it, of which a notice tells
-        (math.inf, 100, 2),
-        (math.inf, 110, 1),
-        (math.inf, 5000, 1),
-        (0, math.inf, 1),
-    ],
-)
-def test_the_automatic_warm_up(epochs, steps_per_epoch, warmup):
-    assert NoiseConfig().warmup_for(epochs, steps_per_epoch) == warmup
-    assert NoiseConfig(warmup_epochs=7).warmup_for(epochs, steps_per_epoch) == 7
+    assert (paper.warmup_epochs, paper.lr_scale, paper.objective) == (0, 1.0, "likelihood")
+    assert paper.takes_gradients and not paper.follows_counts and not paper.class_balance
 
 
 def test_a_matrix_may_lie_in_a_file(tmp_path):

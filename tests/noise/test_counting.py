@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix
 
 from lightning_noisy.noise.counting import (
-    add_confidence,
     add_label_counts,
     counts_to_shares,
     counts_to_triples,
@@ -39,19 +38,6 @@ def test_soft_labels_count_by_their_shares():
     logits = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     counts = add_label_counts(None, logits, torch.tensor([[0.75, 0.25], [0.5, 0.5]]))
     assert counts.tolist() == [[0.75, 0.25], [0.5, 0.5]]
-
-
-def test_the_confidence_is_the_mean_of_the_largest_probabilities_of_labelled_images():
-    logits = np.random.default_rng(0).normal(size=(7, 4))
-    largest = (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)).max(axis=1)
-    labels = torch.tensor([0, 1, -1, 3, 2, -1, 0])
-    total = counts = None
-    for rows in (slice(0, 3), slice(3, 7)):
-        total = add_confidence(total, torch.from_numpy(logits[rows]), labels[rows])
-        counts = add_label_counts(counts, torch.from_numpy(logits[rows]), labels[rows])
-    np.testing.assert_allclose(total / counts.sum(), largest[labels.numpy() >= 0].mean(), rtol=1e-6)
-    soft = torch.nn.functional.one_hot(labels.clamp(min=0), 4) * 0.5
-    np.testing.assert_allclose(add_confidence(None, torch.from_numpy(logits), soft), largest.sum() / 2, rtol=1e-6)
 
 
 def test_a_class_is_lost_when_its_labels_are_there_and_its_predictions_are_not():

@@ -108,7 +108,7 @@ def test_the_automatic_scale_keeps_the_largest_probability(num_classes):
 
 def test_the_layer_is_in_the_state_dict_and_can_be_copied_and_fixed():
     layer = NoiseLayer(NoiseConfig(3, trainable=False))
-    assert list(layer.state_dict()) == ["weight"]
+    assert list(layer.state_dict()) == ["weight", "label_weights", "progress"]
     assert not layer.weight.requires_grad
     assert torch.equal(copy.deepcopy(layer).weight, layer.weight)
 

@@ -1,0 +1,153 @@
+"""What an epoch of training has shown: the one object that every trainer feeds, asks and keeps in its checkpoints."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_noisy.noise.counting import add_label_counts, disagreement_rate, one_hot, sum_over_ranks
+from lightning_noisy.noise.layer import NoiseLayer
+from lightning_noisy.noise.objective import clean_cross_entropy
+
+Reduce = Callable[[Tensor], Tensor]
+"""Sums a tensor over all processes, which must all call it."""
+CONFIDENCE, CLEAN_LOSS, IMAGES = range(3)
+
+
+@dataclass(frozen=True)
+class EpochSummary:
+    """What an epoch has shown, of all processes.
+
+    Args:
+        label_counts: (K, K) ``[predicted class, noisy label]``, float64 on the CPU.
+        confidence: The mean of the network's largest probability.
+        clean_loss: The mean cross-entropy of the clean logits against the labels that were trained on.
+        images: How many images had a label.
+    """
+
+    label_counts: Tensor
+    confidence: float
+    clean_loss: float
+    images: float
+
+    @property
+    def estimated_rate(self) -> float:
+        """The share of the labels with which the network disagrees."""
+        return float(disagreement_rate(self.label_counts))
+
+
+class EpochCounts:
+    """Counts what the network predicts and what the labels say while it trains, and tells the noise layer at the end.
+
+    A trainer calls :meth:`start_epoch` when an epoch begins and :meth:`observe` at each step; the sums over the
+    processes are made only where somebody asks for them.
+
+    Args:
+        reduce: Sums over the processes; by default those of ``torch.distributed``, if there are any.
+
+    Attributes:
+        epoch: Which is counted; ``None`` before the first.
+        last: What the last epoch that is over has shown; ``None`` before its end.
+    """
+
+    def __init__(self, reduce: Reduce = sum_over_ranks) -> None:
+        self.reduce = reduce
+        self.epoch: int | None = None
+        self.last: EpochSummary | None = None
+        self._label_counts: Tensor | None = None
+        self._sums: Tensor | None = None
+        self._summary: EpochSummary | None = None
+
+    @torch.no_grad()
+    def observe(self, clean_logits: Tensor, noisy_labels: Tensor) -> None:
+        """Counts one batch of a training: (B, K) logits and labels (B,) or (B, K); a label of -1 counts nothing."""
+        self._label_counts = add_label_counts(self._label_counts, clean_logits, noisy_labels)
+        soft = noisy_labels if noisy_labels.ndim == 2 else one_hot(noisy_labels, clean_logits.shape[1])
+        labelled = soft.float().sum(dim=1)
+        confidence = (clean_logits.float().softmax(dim=1).amax(dim=1) * labelled).sum()
+        loss = clean_cross_entropy(clean_logits, noisy_labels) * len(clean_logits)
+        batch = torch.stack([confidence, loss, labelled.sum()])
+        self._sums = batch if self._sums is None else self._sums + batch
+        self._summary = None
+
+    def so_far(self) -> EpochSummary | None:
+        """What the epoch under way has shown; ``None`` if that is nothing. Every process must call it."""
+        if self._summary is None and self._label_counts is not None and self._sums is not None:
+            confidence, loss, images = self.reduce(self._sums).tolist()
+            counted = max(images, 1e-9)
+            counts = self.reduce(self._label_counts)
+            self._summary = EpochSummary(counts, confidence / counted, loss / counted, images)
+        return self._summary
+
+    @property
+    def latest(self) -> EpochSummary | None:
+        """What the epoch under way has shown so far, else the last one. Every process must ask for it."""
+        return self.so_far() or self.last
+
+    def start_epoch(self, epoch: int, noise_layer: NoiseLayer | None) -> None:
+        """Begins to count an epoch; one under way is ended first. Told twice of the same epoch it does nothing."""
+        if epoch != self.epoch:
+            self.end_epoch(noise_layer)
+            self.epoch = epoch
+
+    def end_epoch(self, noise_layer: NoiseLayer | None) -> None:
+        """Tells the layer what the epoch has shown, which is then :attr:`last`. Every process must call it."""
+        summary = self.so_far()
+        if summary is not None and summary.images > 0:
+            if noise_layer is not None:
+                noise_layer.update_from_counts(summary.label_counts, summary.confidence)
+            self.last = summary
+        self._label_counts = self._sums = self._summary = None
+
+    def state_dict(self, of_this_process: bool = False) -> dict[str, Any]:
+        """The epoch under way and the last one, as tensors for a checkpoint.
+
+        Args:
+            of_this_process: Whether one process alone calls it: where the others' counts were not asked for since the
+                last step, only its own are kept. Otherwise every process must call it.
+        """
+        if of_this_process and self._summary is None:
+            own = EpochCounts(lambda counts: counts.cpu().double())
+            own._label_counts, own._sums = self._label_counts, self._sums
+            return {"epoch": self.epoch, "so_far": _pack(own.so_far()), "last": _pack(self.last)}
+        return {"epoch": self.epoch, "so_far": _pack(self.so_far()), "last": _pack(self.last)}
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device, rank: int = 0) -> None:
+        """Resumes what :meth:`state_dict` has kept; of lists too, as a JSON file has them.
+
+        Args:
+            state: The sums of all processes: the first one resumes them, the others start with nothing.
+            device: Where to count on.
+            rank: Of this process.
+        """
+        self.epoch, self.last, self._summary = state["epoch"], _unpack(state["last"]), None
+        so_far = _unpack(state["so_far"])
+        if so_far is None:
+            self._label_counts = self._sums = None
+            return
+        sums = torch.tensor([so_far.confidence * so_far.images, so_far.clean_loss * so_far.images, so_far.images])
+        mine = float(rank == 0)
+        self._label_counts = (so_far.label_counts.float() * mine).to(device)
+        self._sums = (sums * mine).to(device)
+
+
+def _pack(summary: EpochSummary | None) -> dict[str, Any] | None:
+    """Only the pairs that occur: small also where K is large."""
+    if summary is None:
+        return None
+    counts = summary.label_counts
+    pairs = torch.nonzero(counts)
+    sums = torch.tensor([summary.confidence, summary.clean_loss, summary.images], dtype=torch.float64)
+    return {"num_classes": len(counts), "pairs": pairs, "values": counts[pairs[:, 0], pairs[:, 1]], "sums": sums}
+
+
+def _unpack(packed: Mapping[str, Any] | None) -> EpochSummary | None:
+    if packed is None:
+        return None
+    num_classes = packed["num_classes"]
+    counts = torch.zeros(num_classes, num_classes, dtype=torch.float64)
+    pairs = torch.as_tensor(packed["pairs"], dtype=torch.long).reshape(-1, 2)
+    counts[pairs[:, 0], pairs[:, 1]] = torch.as_tensor(packed["values"], dtype=torch.float64)
+    return EpochSummary(counts, *torch.as_tensor(packed["sums"], dtype=torch.float64).tolist())

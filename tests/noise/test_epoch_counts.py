@@ -1,0 +1,108 @@
+"""What an epoch has shown, against scikit-learn and loops, and over a checkpoint."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import confusion_matrix, log_loss
+
+from lightning_noisy import NoiseLayer
+from lightning_noisy.noise.epoch_counts import EpochCounts
+
+
+def batches(seed=0, count=3):
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        (torch.randn(8, 4, generator=generator) * 3, torch.randint(4, (8,), generator=generator)) for _ in range(count)
+    ]
+
+
+def filled(seen, **options):
+    counts = EpochCounts(**options)
+    counts.start_epoch(0, None)
+    for logits, labels in seen:
+        counts.observe(logits, labels)
+    return counts
+
+
+def test_it_sums_what_the_steps_have_shown():
+    seen = batches()
+    shown = filled(seen).so_far()
+    logits, labels = torch.cat([logits for logits, _ in seen]), torch.cat([labels for _, labels in seen])
+    probs = logits.double().softmax(dim=1).numpy()
+    expected = confusion_matrix(probs.argmax(axis=1), labels, labels=range(4))
+    np.testing.assert_array_equal(shown.label_counts.numpy(), expected)
+    assert shown.confidence == pytest.approx(probs.max(axis=1).mean(), rel=1e-5)
+    assert shown.clean_loss == pytest.approx(log_loss(labels, probs, labels=range(4)), rel=1e-5)
+    assert shown.images == 24
+    assert shown.estimated_rate == pytest.approx((probs.argmax(axis=1) != labels.numpy()).mean())
+
+
+def test_soft_labels_count_by_their_shares_and_images_without_a_label_not_at_all():
+    logits, labels = batches(count=1)[0]
+    missing = torch.cat([labels[:5], torch.full((3,), -1)])
+    soft = torch.nn.functional.one_hot(labels, 4).float()
+    soft[5:] = 0
+    for given in (missing, soft):
+        shown = filled([(logits, given)]).so_far()
+        reference = filled([(logits[:5], labels[:5])]).so_far()
+        assert torch.equal(shown.label_counts, reference.label_counts) and shown.images == 5
+        assert shown.confidence == pytest.approx(reference.confidence)
+        assert shown.clean_loss == pytest.approx(reference.clean_loss)
+
+
+def test_the_layer_is_told_when_the_next_epoch_starts_and_once():
+    layer, counts = NoiseLayer(4), filled(batches())
+    shown = counts.so_far()
+    counts.start_epoch(1, layer)
+    counts.start_epoch(1, layer)
+    assert layer.progress.tolist()[1] == 1 and counts.last is shown and counts.latest is shown
+    assert counts.so_far() is None
+    np.testing.assert_allclose(
+        layer.transition_matrix().numpy(), (shown.label_counts + 0.25) / (shown.label_counts.sum(1, keepdim=True) + 1),
+        rtol=1e-5,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_checkpoint_keeps_the_epoch_under_way(as_json, rank):
+    whole, halves = batches(count=4), filled(batches(count=4)[:2])
+    state = halves.state_dict()
+    if as_json:
+        state = json.loads(json.dumps(state, default=lambda tensor: tensor.tolist()))
+    resumed = EpochCounts()
+    resumed.load_state_dict(state, torch.device("cpu"), rank)
+    assert resumed.epoch == 0
+    for logits, labels in whole[2:]:
+        resumed.observe(logits, labels)
+    expected = filled(whole if rank == 0 else whole[2:]).so_far()
+    shown = resumed.so_far()
+    assert torch.equal(shown.label_counts, expected.label_counts)
+    assert shown.confidence == pytest.approx(expected.confidence, rel=1e-5)
+    assert shown.clean_loss == pytest.approx(expected.clean_loss, rel=1e-5)
+
+
+def test_the_last_epoch_is_kept_too_and_an_empty_one_is_empty():
+    counts = filled(batches())
+    counts.start_epoch(1, None)
+    resumed = EpochCounts()
+    resumed.load_state_dict(counts.state_dict(), torch.device("cpu"))
+    assert resumed.epoch == 1 and resumed.so_far() is None
+    assert torch.equal(resumed.latest.label_counts, counts.last.label_counts)
+    empty = EpochCounts()
+    empty.load_state_dict(EpochCounts().state_dict(), torch.device("cpu"))
+    assert empty.latest is None
+
+
+def test_processes_are_asked_only_where_somebody_asks_and_once():
+    asked = []
+    counts = filled(batches(), reduce=lambda tensor: asked.append(tensor.shape) or 2 * tensor.double())
+    assert not asked
+    assert counts.so_far().images == 48 and counts.so_far().images == 48
+    assert len(asked) == 2
+    assert counts.state_dict(of_this_process=True)["so_far"]["sums"][2] == 48  # the sum is known already
+    counts.observe(*batches()[0])
+    assert counts.state_dict(of_this_process=True)["so_far"]["sums"][2] == 32  # its own alone
+    assert len(asked) == 2
