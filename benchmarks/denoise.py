@@ -7,8 +7,8 @@
 Every method trains the same network on the same labels, with the same optimizer and the same number of epochs. Clean
 test accuracy is that of the last epoch, and of the epoch with the best accuracy on held-out *noisy* labels. A training
 that is already in the results file is not repeated. `--methods "likelihood" "without counting" "without balancing"
-"one epoch of warm-up" "true matrix"` adds the default without one of its parts or with another, `--methods "second
-stage" "second stage, 5 folds"` a second training on corrected labels.
+"without validation" "one epoch of warm-up" "true matrix"` adds the default without one of its parts or with another,
+`--methods "second stage" "second stage, 5 folds"` a second training on corrected labels.
 """
 
 import argparse

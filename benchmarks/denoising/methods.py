@@ -56,6 +56,9 @@ class Method:
 
     looks_at_epochs = False
 
+    def validated(self, logits: Tensor, labels: Tensor) -> None:
+        """Sees what the network, after an epoch, makes of the noisy validation images, (V, K) and (V,)."""
+
     def transition_matrix(self) -> Tensor | None:
         """(K, K), the estimate."""
         return None
@@ -123,6 +126,9 @@ class ByNoiseLayer(Method):
             self.start_epoch(epoch)
         self.counts.observe(logits, labels)
         return noisy_objective(self.layer, logits, labels)
+
+    def validated(self, logits, labels):
+        self.counts.observe_validation(logits, labels)
 
     def start_epoch(self, epoch: int) -> None:
         """Tells the layer what the last epoch has counted."""
@@ -227,6 +233,13 @@ class WithoutBalancing(Ours):
         super().__init__(*args, class_balance=0.0)
 
 
+class WithoutValidation(Ours):
+    """The default of a training without a validation."""
+
+    def validated(self, logits, labels):
+        """Sees nothing."""
+
+
 class OneEpoch(Ours):
     """The default that acts after one epoch, whatever the network knows by then, and never steps back."""
 
@@ -251,6 +264,7 @@ ABLATIONS: dict[str, type[Method]] = {
     "likelihood": WithLikelihood,
     "without counting": WithoutCounting,
     "without balancing": WithoutBalancing,
+    "without validation": WithoutValidation,
     "one epoch of warm-up": OneEpoch,
     "true matrix": TrueMatrix,
 }

@@ -28,6 +28,7 @@ def train(cell: Cell, kind: type[Method], seed: int) -> dict[str, Any]:
 
     def measure(network: nn.Module) -> None:
         val_logits, val_labels = predict(network, cell.images[val_rows]), cell.noisy_labels[val_rows]
+        method.validated(val_logits, val_labels)
         val_accuracies.append(accuracy(val_logits, val_labels))
         tested.append(predict(network, cell.test_images))
 

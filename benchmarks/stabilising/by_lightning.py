@@ -27,6 +27,10 @@ class Module(NoisyLabelMixin, L.LightningModule):
         images, noisy_labels = batch
         return self.noisy_loss(self.model(images), noisy_labels)
 
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        images, noisy_labels = batch
+        self.validated(self.model(images), noisy_labels)
+
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.configuration, self.model, self.noise_parameter_groups)
         scheduler = build_scheduler(self.configuration, optimizer, int(self.trainer.estimated_stepping_batches))
@@ -66,7 +70,8 @@ def train(configuration: Configuration, data: Data, has_layer: bool, seed: int, 
         enable_model_summary=False,
         default_root_dir=folder,
     )
-    trainer.fit(module, loader)
+    validation = DataLoader(TensorDataset(data.val_images, data.val_labels), batch_size=500)
+    trainer.fit(module, loader, validation if configuration.validated else None)
     return network if configuration.trainer == "mixin" else module, module.noise_layer
 
 

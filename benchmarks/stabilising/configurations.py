@@ -46,6 +46,7 @@ class Configuration:
     accumulation: int
     augmented: bool
     mixup: float
+    validated: bool
     trainer: str
     processes: int
 
@@ -93,6 +94,7 @@ def draw(number: int) -> Configuration:
         accumulation=chance.choice((1, 1, 1, 1, 2, 4)) if trainer in ("loop", "mixin") else 1,
         augmented=data in ("mnist", "shapes", "fine-tuning") and chance.random() < 0.3 and trainer == "loop",
         mixup=0.2 if trainer == "loop" and chance.random() < 0.1 else 0.0,
+        validated=trainer in ("loop", "mixin", "classifier") and chance.random() < 0.6,
         trainer=trainer,
         processes=2 if trainer == "mixin" and chance.random() < 0.3 else 1,
     )

@@ -22,10 +22,12 @@ FINE_TUNING_SIDE = 32
 
 @dataclass
 class Data:
-    """Training images with noisy labels, clean test images, and the network for them."""
+    """Training images with noisy labels, a validation of such, clean test images, and the network for them."""
 
     images: Tensor
     noisy_labels: Tensor
+    val_images: Tensor
+    val_labels: Tensor
     test_images: Tensor
     test_labels: Tensor
     network: Callable[[], nn.Module]
@@ -48,7 +50,11 @@ def load(configuration: Configuration, data_dir: Path) -> Data:
         matrix = transition_matrix_from_spec(configuration.noise, configuration.num_classes, configuration.number)
         noisy = torch.from_numpy(corrupt_labels(labels.numpy(), matrix, configuration.number))
     network = partial(build_network, configuration, tuple(images.shape[1:]), data_dir)
-    return Data(images, noisy, test_images, test_labels, network, configuration.num_classes)
+    held_out = len(images) // 10 if configuration.validated else 0
+    return Data(
+        images[held_out:], noisy[held_out:], images[:held_out], noisy[:held_out], test_images, test_labels, network,
+        configuration.num_classes,
+    )  # fmt: skip
 
 
 def build_network(configuration: Configuration, shape: tuple[int, ...], data_dir: Path) -> nn.Module:

@@ -66,6 +66,8 @@ def by_loop(configuration: Configuration, data: Data, kind: type[Method]) -> tup
                 optimizer.step()
                 optimizer.zero_grad()
                 scheduler.step()
+        if configuration.validated:
+            method.validated(predict(network, data.val_images), data.val_labels)
     return network, getattr(method, "layer", None)
 
 

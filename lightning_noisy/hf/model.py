@@ -273,6 +273,8 @@ class NoisyForImageClassification(PreTrainedModel):
             check_values(logits, labels)
         self._losses_computed += 1
         if not self.training:
+            if self._epoch is not None and labels.ndim == 1:
+                self.epoch_counts.observe_validation(logits, labels)
             loss = clean_cross_entropy(logits, labels)
         elif self._epoch is not None or self.noise_layer is None:
             self.epoch_counts.observe(logits, labels)

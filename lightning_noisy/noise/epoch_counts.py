@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from lightning_noisy.noise.counting import add_label_counts, disagreement_rate, one_hot, sum_over_ranks
+from lightning_noisy.noise.functional import NO_LABEL
 from lightning_noisy.noise.layer import NoiseLayer
 from lightning_noisy.noise.objective import clean_cross_entropy
 
 Reduce = Callable[[Tensor], Tensor]
 """Sums a tensor over all processes, which must all call it."""
-CONFIDENCE, CLEAN_LOSS, IMAGES = range(3)
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,21 @@ class EpochSummary:
         confidence: The mean of the network's largest probability.
         clean_loss: The mean cross-entropy of the clean logits against the labels that were trained on.
         images: How many images had a label.
+        right: How many noisy labels of a validation in this epoch the network has predicted.
+        validated: How many labels that was looked for in; zero without a validation.
     """
 
     label_counts: Tensor
     confidence: float
     clean_loss: float
     images: float
+    right: float = 0.0
+    validated: float = 0.0
+
+    @property
+    def held_out_agreement(self) -> float | None:
+        """The share of the noisy validation labels that the network predicted; ``None`` without a validation."""
+        return self.right / self.validated if self.validated else None
 
     @property
     def estimated_rate(self) -> float:
@@ -41,8 +50,8 @@ class EpochSummary:
 class EpochCounts:
     """Counts what the network predicts and what the labels say while it trains, and tells the noise layer at the end.
 
-    A trainer calls :meth:`start_epoch` when an epoch begins and :meth:`observe` at each step; the sums over the
-    processes are made only where somebody asks for them.
+    A trainer calls :meth:`start_epoch` when an epoch begins, :meth:`observe` at each step and, where it validates on
+    noisy labels, :meth:`observe_validation`; the sums over the processes are made only where somebody asks for them.
 
     Args:
         reduce: Sums over the processes; by default those of ``torch.distributed``, if there are any.
@@ -68,17 +77,28 @@ class EpochCounts:
         labelled = soft.float().sum(dim=1)
         confidence = (clean_logits.float().softmax(dim=1).amax(dim=1) * labelled).sum()
         loss = clean_cross_entropy(clean_logits, noisy_labels) * len(clean_logits)
-        batch = torch.stack([confidence, loss, labelled.sum()])
+        nothing = torch.zeros_like(loss)
+        self._add(torch.stack([confidence, loss, labelled.sum(), nothing, nothing]))
+
+    @torch.no_grad()
+    def observe_validation(self, clean_logits: Tensor, noisy_labels: Tensor) -> None:
+        """Counts one batch of a validation on noisy labels, in evaluation mode: (B, K) logits and labels (B,)."""
+        known = noisy_labels != NO_LABEL
+        right = (clean_logits.argmax(dim=1) == noisy_labels) & known
+        nothing = torch.zeros((), device=clean_logits.device)
+        self._add(torch.stack([nothing, nothing, nothing, right.sum().float(), known.sum().float()]))
+
+    def _add(self, batch: Tensor) -> None:
         self._sums = batch if self._sums is None else self._sums + batch
         self._summary = None
 
     def so_far(self) -> EpochSummary | None:
         """What the epoch under way has shown; ``None`` if that is nothing. Every process must call it."""
         if self._summary is None and self._label_counts is not None and self._sums is not None:
-            confidence, loss, images = self.reduce(self._sums).tolist()
+            confidence, loss, images, right, validated = self.reduce(self._sums).tolist()
             counted = max(images, 1e-9)
             counts = self.reduce(self._label_counts)
-            self._summary = EpochSummary(counts, confidence / counted, loss / counted, images)
+            self._summary = EpochSummary(counts, confidence / counted, loss / counted, images, right, validated)
         return self._summary
 
     @property
@@ -97,7 +117,7 @@ class EpochCounts:
         summary = self.so_far()
         if summary is not None and summary.images > 0:
             if noise_layer is not None:
-                noise_layer.update_from_counts(summary.label_counts, summary.confidence)
+                noise_layer.update_from_counts(summary.label_counts, summary.confidence, summary.held_out_agreement)
             self.last = summary
         self._label_counts = self._sums = self._summary = None
 
@@ -127,7 +147,8 @@ class EpochCounts:
         if so_far is None:
             self._label_counts = self._sums = None
             return
-        sums = torch.tensor([so_far.confidence * so_far.images, so_far.clean_loss * so_far.images, so_far.images])
+        of_training = [so_far.confidence * so_far.images, so_far.clean_loss * so_far.images, so_far.images]
+        sums = torch.tensor([*of_training, so_far.right, so_far.validated])
         mine = float(rank == 0)
         self._label_counts = (so_far.label_counts.float() * mine).to(device)
         self._sums = (sums * mine).to(device)
@@ -139,7 +160,8 @@ def _pack(summary: EpochSummary | None) -> dict[str, Any] | None:
         return None
     counts = summary.label_counts
     pairs = torch.nonzero(counts)
-    sums = torch.tensor([summary.confidence, summary.clean_loss, summary.images], dtype=torch.float64)
+    numbers = [summary.confidence, summary.clean_loss, summary.images, summary.right, summary.validated]
+    sums = torch.tensor(numbers, dtype=torch.float64)
     return {"num_classes": len(counts), "pairs": pairs, "values": counts[pairs[:, 0], pairs[:, 1]], "sums": sums}
 
 

@@ -122,7 +122,9 @@ class NoiseLayer(nn.Module):
         self.weight.copy_(self.start_weight(transition_matrix))
 
     @torch.no_grad()
-    def update_from_counts(self, counts: Tensor, confidence: float | None = None) -> None:
+    def update_from_counts(
+        self, counts: Tensor, confidence: float | None = None, held_out_agreement: float | None = None
+    ) -> None:
         """Takes what an epoch has shown, for the next one: the matrix, the labels' weights, the layer's share.
 
         The matrix is ``T̂[i, j] = counts[i, j] / Σ_j counts[i, j]`` with one image more in each row, spread evenly; the
@@ -134,6 +136,7 @@ class NoiseLayer(nn.Module):
             counts: (K, K) ``[predicted class, noisy label]`` over all images of the epoch, of all processes.
             confidence: The mean of the network's largest probability in it; by default what a network has that is as
                 sure as it is right.
+            held_out_agreement: The share of the noisy validation labels that the network predicted after it.
 
         Raises:
             ValueError: If ``counts`` is not (K, K).
@@ -149,16 +152,16 @@ class NoiseLayer(nn.Module):
         if confidence is None:
             confidence = float(counts.trace() / counts.sum())
         self.label_weights.copy_(balancing_weights(counts, self.config.class_balance).float())
-        self._update_share(counts, confidence)
+        self._update_share(counts, confidence, held_out_agreement)
         if self.config.follows_counts:
             matrix = from_confusion(counts.float())  # K² doubles may be too many
             self._set_weight(functional.weight_from_transition_matrix(matrix, self.config.noise_type))
             self._knows_matrix = True
 
-    def _update_share(self, counts: Tensor, confidence: float) -> None:
+    def _update_share(self, counts: Tensor, confidence: float, held_out_agreement: float | None) -> None:
         share, epochs, waited, step_backs = self.progress.tolist()
         if self.config.warmup_epochs == "auto":
-            new = next_share(share, int(step_backs), counts, confidence)
+            new = next_share(share, int(step_backs), counts, confidence, held_out_agreement)
         else:
             is_over = epochs + 1 >= self.config.warmup_epochs
             new = Share(float(is_over), 0, "" if is_over else "its `warmup_epochs` were not over")

@@ -21,6 +21,10 @@ CONFIDENCE_TO_ENTER = 0.8
 """The mean confidence over the agreement with the labels. A network that still learns is far less sure than right."""
 ABOVE_CHANCE = 0.1
 """Of the way from the most frequent label's share to one: how far the agreement must have come."""
+LEARNED_BY_HEART = 0.02
+"""By how much the agreement with the training labels must be above that with held-out noisy ones, where there are any.
+A network that has learned no label by heart needs no noise layer: on classes that overlap, or under augmentation, its
+own errors would be taken for noise."""
 MOST_STEP_BACKS = 6
 
 
@@ -41,7 +45,9 @@ class Share:
     classes: tuple[int, ...] = ()
 
 
-def next_share(value: float, step_backs: int, counts: Tensor, confidence: float) -> Share:
+def next_share(
+    value: float, step_backs: int, counts: Tensor, confidence: float, held_out_agreement: float | None = None
+) -> Share:
     """The share after an epoch that has shown these counts.
 
     Args:
@@ -49,6 +55,8 @@ def next_share(value: float, step_backs: int, counts: Tensor, confidence: float)
         step_backs: How often it was taken back before.
         counts: (K, K) ``[predicted class, label]`` of the epoch, of all processes.
         confidence: The mean of the network's largest probability in it.
+        held_out_agreement: The share of noisy validation labels that the network predicts; ``None`` without a
+            validation.
     """
     if step_backs >= MOST_STEP_BACKS:
         return Share(0.0, step_backs, f"it had to step back {step_backs} times, because classes were being lost")
@@ -62,7 +70,7 @@ def next_share(value: float, step_backs: int, counts: Tensor, confidence: float)
     if low := classes_below(counts, PREDICTED_TO_ENTER):
         reason = "{classes} was predicted for less than half of the images with its label"
         return Share(0.0, step_backs, reason, tuple(low))
-    reason = _why_to_wait(counts, confidence)
+    reason = _why_to_wait(counts, confidence, held_out_agreement)
     return Share(0.0 if reason else 1.0, step_backs, reason)
 
 
@@ -79,7 +87,7 @@ def classes_below(counts: Tensor, share: float, tolerance: float = TOLERANCE) ->
     return torch.nonzero(is_below).flatten().tolist()
 
 
-def _why_to_wait(counts: Tensor, confidence: float) -> str:
+def _why_to_wait(counts: Tensor, confidence: float, held_out_agreement: float | None) -> str:
     total = float(counts.sum())
     agreement = float(counts.trace()) / max(total, 1.0)
     chance = float(counts.sum(dim=0).max()) / max(total, 1.0)
@@ -89,6 +97,11 @@ def _why_to_wait(counts: Tensor, confidence: float) -> str:
         return (
             f"the network was still learning: its mean confidence of {confidence:.0%} was far below its agreement "
             f"with the labels, {agreement:.0%}"
+        )
+    if held_out_agreement is not None and agreement < held_out_agreement + LEARNED_BY_HEART:
+        return (
+            f"no label was learned by heart: the network agreed with {agreement:.0%} of the training labels and "
+            f"{held_out_agreement:.0%} of the validation's"
         )
     return ""
 

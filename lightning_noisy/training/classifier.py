@@ -194,6 +194,7 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
         clean_logits = self._checked_logits(images)
         losses = F.cross_entropy(clean_logits.float(), noisy_labels, reduction="none", ignore_index=UNKNOWN)
         self.val_loss.update(losses, noisy_labels)
+        self.validated(clean_logits, noisy_labels)
         self.log("val/loss_noisy", self.val_loss, batch_size=len(images))
         self._log_accuracies("val", clean_logits, batch)
 

@@ -46,7 +46,8 @@ class NoisyLabelMixin(_Base):
     """Gives a LightningModule a noise layer: put it before ``L.LightningModule`` among the base classes.
 
     The module calls :meth:`attach_noise_layer` in ``__init__`` and :meth:`noisy_loss` in ``training_step``; validation
-    and prediction use the network alone. The noise layer is in the ``state_dict``, in checkpoints and in a resume.
+    and prediction use the network alone. A ``validation_step`` on noisy labels that calls :meth:`validated` helps the
+    layer to tell when it is needed. The noise layer is in the ``state_dict``, in checkpoints and in a resume.
 
     Example:
         >>> class Module(NoisyLabelMixin, L.LightningModule):
@@ -113,9 +114,21 @@ class NoisyLabelMixin(_Base):
         if is_check_due(self._losses_computed, clean_logits.device):
             check_values(clean_logits, noisy_labels, self.global_step, may_lack_labels=True)
         self._losses_computed += 1
-        if self.training:  # a validation may ask for this loss too
+        if self.training:
             self.epoch_counts.observe(clean_logits, noisy_labels)
+        else:  # a validation may ask for this loss too
+            self.validated(clean_logits, noisy_labels)
         return noisy_objective(self.noise_layer, clean_logits, noisy_labels)
+
+    def validated(self, clean_logits: Tensor, noisy_labels: Tensor) -> None:
+        """Tells the layer what the network makes of a batch of held-out noisy labels; for a ``validation_step``.
+
+        Args:
+            clean_logits: (B, K) in evaluation mode.
+            noisy_labels: Integer labels (B,); -1 counts nothing. Soft ones are passed over.
+        """
+        if noisy_labels.ndim == 1:
+            self.epoch_counts.observe_validation(clean_logits, noisy_labels)
 
     def parameter_groups(self, lr: float, weight_decay: float = 0.01) -> list[dict[str, Any]]:
         """Optimizer groups: the network, and the noise layer with its own learning rate and no weight decay."""
