@@ -12,6 +12,7 @@ that is already in the results file is not repeated. `--methods "likelihood" "wi
 """
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 
@@ -36,6 +37,8 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(ALL), metavar="METHOD")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0 on")
     parser.add_argument("--threads", type=int, default=1, help="of torch; times are those of the processor")
+    parser.add_argument("--device", default="cpu", help="where to train; write results of a GPU to a file of their own")
+    parser.add_argument("--part", default="1/1", help="I/N: only every N-th training, from the I-th on")
     parser.add_argument("--quick", action="store_true", help="a smoke run; not kept by default")
     parser.add_argument("--output", type=Path, help="the results file, benchmarks/results/denoise.jsonl by default")
     options = parser.parse_args(arguments)
@@ -55,15 +58,17 @@ def main(arguments: list[str] | None = None) -> None:
     options.output.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.loads(line) for line in options.output.open()] if options.output.is_file() else []
     done = {(line["cell"], line["method"], line["seed"]) for line in lines}
-    for cell in cells:
-        for seed in range(options.seeds):
-            for method in options.methods:
-                if (cell, method, seed) in done:
-                    continue
-                measured = train(CELLS[cell](seed, options.data_dir), ALL[method], seed)
-                lines.append({"cell": cell, "method": method, "seed": seed, **measured})
-                with options.output.open("a") as file:
-                    file.write(json.dumps(lines[-1]) + "\n")
+    first, step = map(int, options.part.split("/"))
+    tasks = [*itertools.product(range(options.seeds), cells, options.methods)][first - 1 :: step]
+    for seed, cell, method in tasks:
+        if (cell, method, seed) in done:
+            continue
+        drawn = CELLS[cell](seed, options.data_dir).to(options.device)
+        with torch.device(options.device):
+            measured = train(drawn, ALL[method], seed)
+        lines.append({"cell": cell, "method": method, "seed": seed, **measured})
+        with options.output.open("a") as file:
+            file.write(json.dumps(lines[-1]) + "\n")
     results, shown = collect(lines), [name for name in CELLS if any(line["cell"] == name for line in lines)]
     show(results, cells, list(METHODS))
     write_tables(results, shown, list(ALL), options.output.with_suffix(".md"))

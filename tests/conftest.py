@@ -31,6 +31,13 @@ def _own_places(tmp_path, monkeypatch):
         yield
 
 
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="there is no GPU"))
+
+
 @pytest.fixture
 def shared_data() -> Path:
     """The folder of real data; skips where it is not there."""

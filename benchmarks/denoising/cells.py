@@ -2,17 +2,17 @@
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from cifar_features import WEIGHTS, build_backbone
 from PIL import Image
 from prepare_data import FILES, LABELS
 from torch import Tensor, nn
-from torchvision.transforms import v2
 
 from lightning_noisy.noise.synthetic import corrupt_labels, transition_matrix_from_spec
 
@@ -58,9 +58,14 @@ class Cell:
     def num_classes(self) -> int:
         return len(self.transition_matrix)
 
+    def to(self, device: str) -> "Cell":
+        """The same with its images and labels there."""
+        names = ("images", "noisy_labels", "clean_labels", "test_images", "test_labels")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
     def hold_out(self, seed: int) -> tuple[Tensor, Tensor]:
         """Rows to train on, and rows whose noisy labels validate."""
-        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(len(self.images), generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
         size = int(len(order) * VALIDATION_SHARE)
         return order[size:], order[:size]
 
@@ -141,14 +146,18 @@ def fine_tuning_cell(labels: str, seed: int, data_dir: Path, augmented: bool = F
 
 
 def shift_and_mirror(images: Tensor) -> Tensor:
-    """Each of (B, 3, H, W) on its own, by PyTorch's generator."""
-    change = v2.Compose(
-        [
-            v2.RandomCrop(images.shape[2:], padding=images.shape[2] // 8, padding_mode="reflect"),
-            v2.RandomHorizontalFlip(),
-        ]
-    )
-    return torch.stack([change(image) for image in images])
+    """Each of (B, 3, H, W) shifted by up to an eighth of its side, the edge reflected, and mirrored or not."""
+    batch, _, height, width = images.shape
+    most = height // 8
+    padded = F.pad(images.float(), (most, most, most, most), mode="reflect").to(images.dtype)
+    rows = torch.randint(0, 2 * most + 1, (batch, 1), device=images.device)
+    rows = rows + torch.arange(height, device=images.device)
+    columns = torch.randint(0, 2 * most + 1, (batch, 1), device=images.device)
+    columns = columns + torch.arange(width, device=images.device)
+    is_mirrored = torch.rand(batch, 1, device=images.device) < 0.5
+    columns = torch.where(is_mirrored, columns.flip(1), columns)
+    number = torch.arange(batch, device=images.device)[:, None, None]
+    return padded[number, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def gaussian_cell(noise: str, seed: int, data_dir: Path) -> Cell:

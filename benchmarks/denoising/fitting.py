@@ -14,19 +14,20 @@ def fit(
 ) -> tuple[nn.Module, float]:
     """Trains on the images ``rows``, (N,); the network, and the processor's seconds without ``after_epoch``."""
     torch.manual_seed(seed)
-    network = cell.network()
+    network = cell.network().to(cell.images.device)
     images, labels = cell.images[rows], cell.noisy_labels[rows]
     groups = [{"params": network.parameters(), "lr": cell.learning_rate, "weight_decay": 0.01}]
     optimizer = torch.optim.AdamW([*groups, *method.parameter_groups(cell.learning_rate)])
     steps_in_epoch = len(images) // cell.batch_size
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, cell.epochs * steps_in_epoch)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     seconds = 0.0
     for epoch in range(cell.epochs):
         start = time.process_time()
         network.train()
-        order = torch.randperm(len(images), generator=generator)[: steps_in_epoch * cell.batch_size]
-        seen = torch.zeros(len(images), cell.num_classes) if method.looks_at_epochs else None
+        order = torch.randperm(len(images), generator=generator, device="cpu")
+        order = order[: steps_in_epoch * cell.batch_size].to(images.device)
+        seen = torch.zeros(len(images), cell.num_classes, device=images.device) if method.looks_at_epochs else None
         for batch in order.split(cell.batch_size):
             seen_images = images[batch] if cell.augment is None else cell.augment(images[batch])
             logits = network(seen_images)

@@ -114,6 +114,7 @@ class ByNoiseLayer(Method):
         super().__init__(*args)
         self.layer = NoiseLayer(NoiseConfig(**{**settings, "num_classes": self.num_classes}))
         self.layer.requires_grad_(self.layer.config.takes_gradients)
+        self.layer.to(torch.get_default_device())
         self.counts = EpochCounts()
 
     def parameter_groups(self, lr):

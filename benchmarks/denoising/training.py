@@ -39,7 +39,7 @@ def train(cell: Cell, kind: type[Method], seed: int) -> dict[str, Any]:
         "best_noisy_val": round(accuracy(tested[int(np.argmax(val_accuracies))], cell.test_labels), 4),
         "calibration_error": round(calibration_error(tested[-1], cell.test_labels), 4),
         "lost_classes": lost_classes(tested[-1], cell.test_labels),
-        "matrix_error": None if matrix is None else round(mean_row_distance(matrix, cell.transition_matrix), 4),
+        "matrix_error": None if matrix is None else round(mean_row_distance(matrix.cpu(), cell.transition_matrix), 4),
         "sampling_error": round(sampling_error(cell), 4),
         "cpu_seconds": round(seconds_before + seconds, 2),
     }
@@ -59,8 +59,8 @@ def calibration_error(logits: Tensor, labels: Tensor) -> float:
 def sampling_error(cell: Cell) -> float:
     """The error of the T that the true labels of all training images would give: no estimate can hope for less."""
     counts = torch.zeros_like(cell.transition_matrix)
-    one = torch.ones(len(cell.clean_labels), dtype=counts.dtype)
-    counts.index_put_((cell.clean_labels, cell.noisy_labels), one, accumulate=True)
+    one = torch.ones(len(cell.clean_labels), dtype=counts.dtype, device="cpu")
+    counts.index_put_((cell.clean_labels.cpu(), cell.noisy_labels.cpu()), one, accumulate=True)
     return mean_row_distance(counts / counts.sum(dim=1, keepdim=True).clamp_min(1), cell.transition_matrix)
 
 

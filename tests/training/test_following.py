@@ -6,10 +6,10 @@ import lightning.pytorch as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import LearningRateFinder, ModelCheckpoint
+from lightning_noisy.training.following import CHECKPOINT_KEY
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_noisy import NoiseConfig, NoiseLayer
-from lightning_noisy.training.following import CHECKPOINT_KEY
 
 from .test_mixin import QUIET, OwnModule, loader
 
