@@ -116,7 +116,8 @@ class NoiseLayerCallback(TrainerCallback, ExportableState):
         self._shown = shown
         model.run_record.label_counts = counts_to_triples(shown.label_counts)
         self._note_progress(model, state)
-        self._warn_of_lost_classes(model, args)
+        if not model.in_warmup:
+            self._warn_of_lost_classes(model, args)
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any

@@ -237,11 +237,9 @@ def _facts(trained: TrainedModel) -> dict[str, str]:
     if layer is not None:
         config = layer.config
         where = f", dropout {config.dropout} on its {config.dropout_on}" if config.noise_type == "softmax" else ""
-        length = "automatic" if config.warmup_epochs == "auto" else f"{config.warmup_epochs} epochs of"
-        counted = ", set to the counted matrix at each epoch" if config.follows_counts else ""
-        facts["noise layer"] = (
-            f"{config.noise_type}{where}, {length} warm-up, learning rate × {config.lr_scale}{counted}"
-        )
+        length = f"{layer.warmup_epochs} epochs of plain cross-entropy before it acted"
+        how = "set to the counted matrix at each epoch" if config.follows_counts else "learned"
+        facts["noise layer"] = f"{config.noise_type}{where}, {how}, {length}, {layer.share:.0%} of the loss at the end"
     facts |= {name.replace("_", " "): value for name, value in record.hyperparameters.items()}
     hardware = f"{record.processes} × {record.hardware}" if record.processes > 1 else record.hardware
     facts |= {

@@ -75,6 +75,18 @@ def noisy_nll(noisy_log_probs: Tensor, noisy_labels: Tensor, label_weights: Tens
     return -(soft * noisy_log_probs).sum(dim=-1).mean()
 
 
+def label_log_likelihood(weight: Tensor, noise_type: NoiseType, noisy_labels: Tensor) -> Tensor:
+    """``log T[:, label]`` for each label, (K, K) and (B,) -> (B, K): rows of :func:`log_transition_matrix` transposed.
+
+    No (K, K) tensor is made, which matters where K is large.
+    """
+    if noise_type == "softmax":
+        log_likelihood = weight[noisy_labels] - weight.logsumexp(dim=0)
+    else:
+        log_likelihood = (weight[:, noisy_labels] - weight.logsumexp(dim=1, keepdim=True)).T
+    return log_likelihood.clamp_min(math.log(MIN_PROBABILITY))
+
+
 def log_transition_matrix(weight: Tensor, noise_type: NoiseType) -> Tensor:
     """``log T``, (K, K) -> (K, K), what the layer predicts when the network is certain of a class, dropout off.
 
@@ -93,12 +105,12 @@ def weight_from_transition_matrix(transition_matrix: Tensor, noise_type: NoiseTy
 def posterior_targets(
     clean_logits: Tensor,
     noisy_labels: Tensor,
-    log_transition: Tensor,
+    log_likelihood: Tensor,
     pessimism: float = PESSIMISM,
     sharpness: float = SHARPNESS,
     doubt: float = DOUBT,
 ) -> Tensor:
-    """What to train the network towards: the sharpened posterior of the true class; (B, K), (B,), (K, K) -> (B, K).
+    """What to train the network towards: the sharpened posterior of the true class; (B, K), (B,), (B, K) -> (B, K).
 
     ``t_k ∝ (p_k(x) · R[k, label])^sharpness``, detached, where ``R[k, j] = pessimism · T[k, j] / T[j, j]`` says how
     much likelier an image of class ``k`` carries the label ``j`` than one of class ``j`` does, and ``R[j, j] = 1``.
@@ -114,14 +126,13 @@ def posterior_targets(
     Args:
         clean_logits: (B, K).
         noisy_labels: (B,) integers in ``0..K-1``.
-        log_transition: (K, K), the logarithm of ``T``.
+        log_likelihood: (B, K), ``log T[k, label]``, of :func:`label_log_likelihood`.
         pessimism: How much more noise is expected than ``T`` says, as a factor.
         sharpness: At least 1.
         doubt: Above 0.
     """
     labels = noisy_labels[:, None]
-    likelihood = log_transition.T[noisy_labels]
-    ratio = likelihood - likelihood.gather(1, labels) + math.log(pessimism)
+    ratio = log_likelihood - log_likelihood.gather(1, labels) + math.log(pessimism)
     others = ratio.scatter(1, labels, -math.inf)
     total = (sharpness * others).logsumexp(dim=1, keepdim=True)
     ratio = ratio + ((math.log(doubt) - total) / sharpness).clamp(max=0.0)
@@ -129,8 +140,8 @@ def posterior_targets(
     return (sharpness * (clean_logits.log_softmax(dim=1) + ratio)).softmax(dim=1).detach()
 
 
-def soft_posterior_targets(clean_logits: Tensor, noisy_labels: Tensor, log_transition: Tensor) -> Tensor:
-    """:func:`posterior_targets` of soft labels; (B, K), (B, K), (K, K) -> (B, K).
+def soft_posterior_targets(clean_logits: Tensor, noisy_labels: Tensor, weight: Tensor, noise_type: NoiseType) -> Tensor:
+    """:func:`posterior_targets` of soft labels, by a layer's ``weight``; (B, K), (B, K), (K, K) -> (B, K).
 
     Each of an image's two largest labels (mixup and CutMix have two) is replaced by its own posterior, with its
     weight; what is spread over the other classes (label smoothing) stays as it is.
@@ -138,7 +149,8 @@ def soft_posterior_targets(clean_logits: Tensor, noisy_labels: Tensor, log_trans
     weights, classes = noisy_labels.to(clean_logits.dtype).topk(2, dim=1)
     targets = noisy_labels.to(clean_logits.dtype).scatter(1, classes, 0.0)
     for place in range(2):
-        posterior = posterior_targets(clean_logits, classes[:, place], log_transition)
+        log_likelihood = label_log_likelihood(weight, noise_type, classes[:, place])
+        posterior = posterior_targets(clean_logits, classes[:, place], log_likelihood)
         targets = targets + weights[:, place, None] * posterior
     return targets.detach()
 

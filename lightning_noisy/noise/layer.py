@@ -223,12 +223,14 @@ class NoiseLayer(nn.Module):
         self._check_shape(clean_logits)
         _labels_tensor_validation(clean_logits, noisy_labels)
         with torch.autocast(clean_logits.device.type, enabled=False):
-            logits, log_transition = clean_logits.float(), self._log_transition().detach()
+            logits, weight, noise_type = clean_logits.float(), self.whole_weight().detach(), self.config.noise_type
             if noisy_labels.ndim == 1:
-                targets = functional.posterior_targets(logits.detach(), noisy_labels.clamp(min=0), log_transition)
+                labels = noisy_labels.clamp(min=0)
+                log_likelihood = functional.label_log_likelihood(weight, noise_type, labels)
+                targets = functional.posterior_targets(logits.detach(), labels, log_likelihood)
                 weights = self.label_weights[noisy_labels] * (noisy_labels != functional.NO_LABEL)
             else:
-                targets = functional.soft_posterior_targets(logits.detach(), noisy_labels, log_transition)
+                targets = functional.soft_posterior_targets(logits.detach(), noisy_labels, weight, noise_type)
                 weights = (noisy_labels.float() * self.label_weights).sum(dim=1)
             return -(weights * (targets * logits.log_softmax(dim=1)).sum(dim=1)).mean()
 

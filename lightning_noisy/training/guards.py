@@ -126,7 +126,8 @@ class ClassCollapseGuard(L.Callback):
             return
         pl_module.log("noise/trace", noise_layer.transition_matrix().trace(), rank_zero_only=True)
         pl_module.log("noise/share", noise_layer.share, rank_zero_only=True)
-        self._warn_of_lost_classes(trainer, pl_module, lost_classes(shown.label_counts, self.threshold))
+        if not pl_module.in_warmup:
+            self._warn_of_lost_classes(trainer, pl_module, lost_classes(shown.label_counts, self.threshold))
 
     def state_dict(self) -> dict[str, Any]:
         return {"epochs_lost": dict(self._epochs_lost)}

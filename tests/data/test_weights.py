@@ -119,7 +119,7 @@ def test_the_loss_and_the_counts_weigh(noise):
     expected = torch.zeros(3, 3)
     for row, weight in enumerate([0.5, 0.0, 2.0]):
         expected[logits[row].argmax(), batch.noisy_labels[row]] += weight
-    torch.testing.assert_close(model._label_counts, expected)
+    torch.testing.assert_close(model.epoch_counts.so_far().label_counts.float(), expected)
 
 
 def test_an_image_that_weighs_nothing_leaves_no_trace_and_ones_change_nothing():

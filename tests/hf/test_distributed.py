@@ -39,7 +39,7 @@ rank = trainer.args.process_index
 losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 found = {
     "state": model.state_dict(), "counts": model.run_record.label_counts, "losses": losses, "world": args.world_size,
-    "warmup": model.noise_layer.warmup.state_dict(),
+    "progress": model.noise_layer.progress.tolist(),
 }
 torch.save(found, f"{output}/rank{rank}.pt")
 trainer.accelerator.end_training()
@@ -73,9 +73,7 @@ loss.backward()
 callback, state = NoiseLayerCallback(), TrainerState(num_train_epochs=1)
 about = {"model": model, "optimizer": optimizer}
 callback.on_train_begin(TrainingArguments(output, use_cpu=True), state, None, **about)
-callback.on_pre_optimizer_step(None, state, None, **about)
 optimizer.step()
-callback.on_optimizer_step(None, state, None, **about)
 dcp.save({"model": model.state_dict()}, checkpoint_id=f"{output}/checkpoint-1/pytorch_model_fsdp_0")
 trace = model.transition_matrix().trace()
 if rank == 0:
@@ -113,7 +111,7 @@ layer, share = model.noise_layer, model.noise_layer.weight.shape
 with FullyShardedDataParallel.summon_full_params(trainer.model):
     found = {
         "state": {key: value.clone() for key, value in model.state_dict().items()}, "share": share,
-        "label_weights": layer.label_weights, "rescued": layer.rescued, "warmup_epochs": layer.warmup_epochs,
+        "label_weights": layer.label_weights, "progress": layer.progress,
         "counts": model.run_record.label_counts,
         "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
     }
@@ -150,9 +148,7 @@ def test_two_processes_train_as_one_with_the_doubled_batch(name, tmp_path):
     trainer_class = NoisyTrainer if name == "NoisyTrainer" else Trainer
     trainer = trainer_class(model=model, args=args, train_dataset=Images(), eval_dataset=Images(16))
     trainer.train()
-    warmup = model.noise_layer.warmup
-    assert (warmup.planned, warmup.epochs) == (1, 2), "the first validation is the best so far, two thirds are the most"
-    assert first["warmup"] == second["warmup"] == pytest.approx(warmup.state_dict(), rel=1e-5)
+    assert first["progress"] == second["progress"] == model.noise_layer.progress.tolist()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert first["losses"] == pytest.approx(losses, rel=1e-4)
     for key, value in model.state_dict().items():
@@ -171,7 +167,7 @@ def test_a_sharded_model_steps_as_a_whole_one_and_its_shards_export(tmp_path):
     facts = torch.load(tmp_path / "facts.pt", weights_only=True)
     assert facts["wrapped"] == 3, "two ViTLayers and the embeddings"
     model = noisy_vit().train()
-    optimizer = torch.optim.SGD(model.parameter_groups(0.5))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     images, labels = batch(4)
     model(images, labels=labels).loss.backward()
     optimizer.step()
@@ -193,12 +189,12 @@ def test_under_fsdp_1_the_layer_follows_the_counts_of_all_processes_as_in_one(na
     trainer.train()
     layer = model.noise_layer
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    assert not torch.allclose(layer.weight, torch.eye(3), atol=0.1) and layer.rescued is not None
+    assert not torch.allclose(layer.weight, torch.eye(3), atol=0.1)
     for rank in ranks:
-        assert rank["warmup_epochs"] == layer.warmup_epochs == 1
+        assert torch.equal(rank["progress"], layer.progress)
         assert rank["losses"] == pytest.approx(losses, rel=1e-4)
         assert rank["counts"] == model.run_record.label_counts
-        assert torch.equal(rank["label_weights"], layer.label_weights) and torch.equal(rank["rescued"], layer.rescued)
+        assert torch.equal(rank["label_weights"], layer.label_weights)
         for key, value in model.state_dict().items():
             torch.testing.assert_close(rank["state"][key], value, rtol=1e-4, atol=1e-5, msg=key)
             assert torch.equal(rank["state"][key], ranks[0]["state"][key])
@@ -207,4 +203,5 @@ def test_under_fsdp_1_the_layer_follows_the_counts_of_all_processes_as_in_one(na
 def test_fsdp_1_that_melts_the_parameters_together_ends_in_one_sentence(tmp_path):
     ran = torchrun(FSDP_1, "NoisyTrainer", False, tmp_path / "two", folder=tmp_path, succeeds=False)
     assert ran.returncode != 0
-    assert "ValueError: Expected FSDP to leave the noise layer a parameter of its own" in ran.stderr
+    said = ("Expected FSDP to leave the noise layer a parameter of its own", "uniform `requires_grad`")
+    assert any(sentence in ran.stderr for sentence in said)

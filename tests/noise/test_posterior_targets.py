@@ -8,7 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_noisy.noise.functional import label_posterior, posterior_targets, soft_posterior_targets
+from lightning_noisy.noise import functional
+from lightning_noisy.noise.functional import label_posterior, soft_posterior_targets
+
+
+def posterior_targets(logits, labels, log_transition, **options):
+    return functional.posterior_targets(logits, labels, log_transition.T[labels], **options)
 
 
 def drawn(num_classes, seed):
@@ -22,7 +27,7 @@ def drawn(num_classes, seed):
 @given(st.integers(2, 12), st.integers(0, 1000), st.floats(0.5, 5), st.floats(1, 4), st.floats(0.05, 2))
 def test_they_are_the_formula(num_classes, seed, pessimism, sharpness, doubt):
     logits, labels, matrix = drawn(num_classes, seed)
-    targets = posterior_targets(logits, labels, matrix.log(), pessimism, sharpness, doubt)
+    targets = posterior_targets(logits, labels, matrix.log(), pessimism=pessimism, sharpness=sharpness, doubt=doubt)
     expected = []
     for p, label in zip(logits.softmax(dim=1).tolist(), labels.tolist(), strict=True):
         ratio = [pessimism * float(matrix[k, label] / matrix[label, label]) for k in range(num_classes)]
@@ -84,12 +89,19 @@ def test_they_stay_finite_and_detached(size):
 def test_of_soft_labels_the_two_largest_are_believed_by_their_share_and_the_rest_stays():
     logits, _, matrix = drawn(4, 0)
     soft = torch.tensor([[0.6, 0.3, 0.05, 0.05]], dtype=torch.float64)
-    targets = soft_posterior_targets(logits[:1], soft, matrix.log())
+    targets = soft_posterior_targets(logits[:1], soft, matrix.log().T, "softmax")
     parts = [posterior_targets(logits[:1], torch.tensor([label]), matrix.log()) for label in (0, 1)]
     rest = torch.tensor([[0.0, 0.0, 0.05, 0.05]], dtype=torch.float64)
     torch.testing.assert_close(targets, 0.6 * parts[0] + 0.3 * parts[1] + rest)
     hard = torch.nn.functional.one_hot(torch.tensor([2, 1]), 4).double()
     torch.testing.assert_close(
-        soft_posterior_targets(logits[:2], hard, matrix.log()),
+        soft_posterior_targets(logits[:2], hard, matrix.log(), "stochastic"),
         posterior_targets(logits[:2], torch.tensor([2, 1]), matrix.log()),
     )
+
+
+@pytest.mark.parametrize("noise_type", ["softmax", "stochastic"])
+def test_the_likelihood_of_labels_is_rows_of_the_whole_matrix(noise_type):
+    weight, labels = torch.randn(5, 5).double(), torch.tensor([4, 0, 0, 2])
+    expected = functional.log_transition_matrix(weight, noise_type).T[labels]
+    torch.testing.assert_close(functional.label_log_likelihood(weight, noise_type, labels), expected)

@@ -162,7 +162,7 @@ def test_groups_keep_the_ratio_of_their_learning_rates_under_any_scheduler(photo
     }
     for schedule in schedules.values():
         module = tiny(
-            lr_scheduler=schedule, lr_scheduler_interval="epoch", noise={"lr_scale": 0.25, "warmup_epochs": 1}
+            lr_scheduler=schedule, lr_scheduler_interval="epoch", noise={"init": "identity", "lr_scale": 0.25}
         )
         rates = []
 
@@ -176,7 +176,11 @@ def test_groups_keep_the_ratio_of_their_learning_rates_under_any_scheduler(photo
 
 
 def test_learning_rate_and_weight_decay_are_the_optimizers(photos, tmp_path):
-    module = tiny(optimizer=lambda groups: torch.optim.AdamW(groups, lr=0.02, weight_decay=0.3), lr_scheduler=None)
+    module = tiny(
+        optimizer=lambda groups: torch.optim.AdamW(groups, lr=0.02, weight_decay=0.3),
+        lr_scheduler=None,
+        noise={"init": "identity", "lr_scale": 0.5},
+    )
     trainer = fit(module, tiny_data(photos), tmp_path, max_epochs=1)
     groups = {group["name"]: (group["lr"], group["weight_decay"]) for group in trainer.optimizers[0].param_groups}
     assert groups == {

@@ -96,7 +96,7 @@ def test_the_file_of_an_offline_run_holds_what_the_csv_file_holds(photos, tmp_pa
     assert all(found[key] == pytest.approx(value, rel=1e-6) for key, value in expected.items())
     names = {name for name, _ in found}
     assert {"train/loss", "train/loss_clean", "noise/trace", "noise/entropy", "noise/estimated_rate"} <= names
-    assert {"noise/distance_to_truth", "images_per_second", "lr-AdamW/backbone", "lr-AdamW/noise_layer"} <= names
+    assert {"noise/distance_to_truth", "images_per_second", "lr-AdamW/backbone"} <= names
 
     config = read_config(path)
     assert config["class_names"] == ["ant", "bee", "cat"] and config["noise"]["warmup_epochs"] == 1

@@ -1,10 +1,14 @@
 import lightning.pytorch as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_noisy import NoiseConfig, NoiseLayer, NoisyLabelMixin
+from lightning_noisy.training.guards import ClassCollapseGuard
+from lightning_noisy.training.noise_layer_updater import NoiseLayerUpdater
 
 QUIET = {
     "logger": False,
@@ -51,44 +55,51 @@ def test_a_module_of_ones_own_fits_with_nothing_but_the_two_calls():
     assert "noise_layer.weight" in module.state_dict()
 
 
-def test_the_warm_up_is_plain_cross_entropy_with_the_layer_in_the_graph():
+def test_before_the_layer_has_a_share_the_loss_is_plain_cross_entropy():
     module = OwnModule()
     logits, labels = torch.randn(8, 3, requires_grad=True), torch.randint(0, 3, (8,))
     assert module.in_warmup
     loss = module.noisy_loss(logits, labels)
     assert loss.item() == pytest.approx(nn.functional.cross_entropy(logits, labels).item())
     loss.backward()
+    assert module.noise_layer.weight.grad is None  # it is counted, not learned
+
+
+def test_a_layer_that_learns_is_in_the_graph_at_any_share():
+    module = OwnModule(NoiseConfig(3, init="identity"))
+    module.noisy_loss(torch.randn(8, 3), torch.randint(0, 3, (8,))).backward()
     assert torch.equal(module.noise_layer.weight.grad, torch.zeros(3, 3))
 
 
-def test_after_the_warm_up_the_loss_is_the_layers_and_its_share_of_cross_entropy():
+def test_after_the_warm_up_the_loss_is_the_layers():
     logits, labels = torch.randn(8, 3), torch.randint(0, 3, (8,))
-    for share in (0.0, 0.3):
-        config = NoiseConfig(3, warmup_epochs=0, dropout=0.0, clean_loss_weight=share)
-        module = OwnModule(config)
-        expected = (1 - share) * NoiseLayer(config).loss(logits, labels) + share * nn.functional.cross_entropy(
-            logits, labels
-        )
-        assert module.noisy_loss(logits, labels).item() == pytest.approx(expected.item(), rel=1e-6)
+    config = NoiseConfig(3, warmup_epochs=0, dropout=0.0)
+    module = OwnModule(config)
+    assert module.noisy_loss(logits, labels).item() == pytest.approx(NoiseLayer(config).loss(logits, labels).item())
+    module.noise_layer.update_from_counts(torch.eye(3) * 50 + 5)
+    expected = module.noise_layer.posterior_loss(logits, labels)
+    assert module.noisy_loss(logits, labels).item() == pytest.approx(expected.item())
 
 
 @pytest.mark.parametrize("soft", [False, True])
-@pytest.mark.parametrize(("noise", "warmup_epochs"), [(True, 1), (True, 0), (False, 0)])
-def test_an_image_without_a_label_counts_nothing(noise, warmup_epochs, soft):
-    config = NoiseConfig(3, warmup_epochs=warmup_epochs, dropout=0.0, clean_loss_weight=0.2) if noise else None
+@pytest.mark.parametrize(("noise", "is_told"), [(True, False), (True, True), (False, False)])
+def test_an_image_without_a_label_counts_nothing(noise, is_told, soft):
+    config = NoiseConfig(3, warmup_epochs=int(is_told), dropout=0.0) if noise else None
     logits, labels = torch.randn(8, 3), torch.tensor([0, 1, 2, 2, 0, -1, -1, -1])
     known = labels != -1
     targets = nn.functional.one_hot(labels.clamp_min(0), 3) * known[:, None].float() if soft else labels
     modules = [OwnModule(config), OwnModule(config)]
+    if is_told:
+        for module in modules:
+            module.noise_layer.update_from_counts(torch.eye(3) * 50 + 5)
     whole, part = logits.clone().requires_grad_(), logits[known].clone().requires_grad_()
     modules[0].noisy_loss(whole, targets).backward()
     modules[1].noisy_loss(part, targets[known]).backward()
     assert torch.allclose(whole.grad[known] * 8, part.grad * 5, atol=1e-6)
     assert torch.equal(whole.grad[~known], torch.zeros(3, 3))
-    assert torch.equal(modules[0]._label_counts, modules[1]._label_counts)
-    assert torch.allclose(modules[0]._clean_losses, modules[1]._clean_losses)
-    if noise:
-        assert torch.allclose(modules[0].noise_layer.weight.grad * 8, modules[1].noise_layer.weight.grad * 5, atol=1e-6)
+    shown = [module.epoch_counts.so_far() for module in modules]
+    assert torch.equal(shown[0].label_counts, shown[1].label_counts)
+    assert shown[0].clean_loss == pytest.approx(shown[1].clean_loss)
 
 
 def test_a_batch_without_any_label_is_in_the_graph_with_no_gradient():
@@ -96,14 +107,13 @@ def test_a_batch_without_any_label_is_in_the_graph_with_no_gradient():
     loss = module.noisy_loss(logits, torch.full((4,), -1))
     loss.backward()
     assert loss.item() == 0.0
-    assert not logits.grad.any() and not module.noise_layer.weight.grad.any()
-    assert not module._clean_losses.any() and not module._label_counts.any()
+    assert not logits.grad.any()
+    assert module.epoch_counts.so_far().images == 0
 
 
 def test_the_warm_up_ends_at_its_epoch_in_a_real_fit():
     torch.manual_seed(0)
-    by_hand = {"init": "identity", "class_balance": 0.0, "rescue_below": 0.0}
-    module = OwnModule(NoiseConfig(3, warmup_epochs=2, dropout=0.0, **by_hand))
+    module = OwnModule(NoiseConfig(3, warmup_epochs=2, dropout=0.0, init="identity", class_balance=0.0))
     module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=0.0)
     L.Trainer(max_epochs=4, **QUIET).fit(module, loader(batch_size=64))
     inputs, labels = next(iter(loader(batch_size=64)))
@@ -121,13 +131,14 @@ def test_without_a_layer_it_is_plain_cross_entropy():
 
 
 def test_the_noise_layer_has_a_group_of_its_own_without_weight_decay():
-    module = OwnModule(NoiseConfig(3, lr_scale=0.1))
+    module = OwnModule(NoiseConfig(3, init="identity", lr_scale=0.1))
     network, noise = module.parameter_groups(lr=0.5, weight_decay=0.2)
     assert noise["params"] == [module.noise_layer.weight]
     assert (noise["lr"], noise["weight_decay"]) == (pytest.approx(0.05), 0.0)
     assert (network["lr"], network["weight_decay"]) == (0.5, 0.2)
     assert len(network["params"]) == 4
-    assert OwnModule(NoiseConfig(3, trainable=False)).noise_parameter_groups(lr=0.1) == []
+    for still in (NoiseConfig(3, trainable=False), NoiseConfig(3)):
+        assert OwnModule(still).noise_parameter_groups(lr=0.1) == []
 
 
 def test_optimizers_of_the_module_or_its_base_class_are_kept():
@@ -141,12 +152,12 @@ def test_optimizers_of_the_module_or_its_base_class_are_kept():
             self.attach_noise_layer(3)
 
     assert Derived().configure_optimizers().param_groups[0]["lr"] == 0.125
-    default = OwnModule().configure_optimizers()
+    default = OwnModule(NoiseConfig.paper(3)).configure_optimizers()
     assert [group["weight_decay"] for group in default.param_groups] == [0.01, 0.0]
 
 
 def test_weight_decay_on_the_noise_layer_is_noticed():
-    module = OwnModule()
+    module = OwnModule(NoiseConfig.paper(3))
     module.configure_optimizers = lambda: torch.optim.AdamW(module.parameters(), lr=1e-3)
     with pytest.warns(UserWarning, match=r"weight decay.*parameter_groups"):
         L.Trainer(max_epochs=2, **QUIET).fit(module, loader())
@@ -173,10 +184,38 @@ def test_wrong_values_are_named(logits, labels, message):
 
 def test_a_forgotten_layer_is_named():
     class Forgetful(NoisyLabelMixin, L.LightningModule):
+        def training_step(self, batch, batch_idx):
+            raise AssertionError("it must not come so far")
+
+    expected = r"Expected Forgetful to call `self.attach_noise_layer\(num_classes\)` in its `__init__`"
+    with pytest.raises(RuntimeError, match=expected):
+        Forgetful().noisy_loss(torch.zeros(2, 3), torch.tensor([0, 1]))
+    with pytest.raises(RuntimeError, match=expected):
+        L.Trainer(max_epochs=1, **QUIET).fit(Forgetful(), loader())
+
+
+@pytest.mark.parametrize("calls_super", [False, True])
+def test_callbacks_of_ones_own_turn_nothing_off(calls_super):
+    class Own(OwnModule):
+        def configure_callbacks(self):
+            own = [LearningRateMonitor()]
+            return [*super().configure_callbacks(), *own] if calls_super else own
+
+    module = Own(NoiseConfig(3))
+    trainer = L.Trainer(max_epochs=3, **{**QUIET, "logger": CSVLogger("logs")})
+    trainer.fit(module, loader())
+    for kind in (LearningRateMonitor, NoiseLayerUpdater, ClassCollapseGuard):
+        assert sum(isinstance(callback, kind) for callback in trainer.callbacks) == 1
+    assert module.noise_layer.progress[1] == 2
+
+
+def test_a_subclass_of_a_callback_takes_its_place():
+    class Own(ClassCollapseGuard):
         pass
 
-    with pytest.raises(RuntimeError, match="`attach_noise_layer` to be called"):
-        Forgetful().noisy_loss(torch.zeros(2, 3), torch.tensor([0, 1]))
+    trainer = L.Trainer(max_epochs=1, callbacks=[Own()], **QUIET)
+    trainer.fit(OwnModule(), loader())
+    assert [type(c) for c in trainer.callbacks if isinstance(c, ClassCollapseGuard)] == [Own]
 
 
 def test_the_counts_are_of_predictions_and_labels():
@@ -185,4 +224,13 @@ def test_the_counts_are_of_predictions_and_labels():
     module.noisy_loss(logits, labels)
     module.noisy_loss(logits, nn.functional.one_hot(labels, 3).float())
     expected = torch.tensor([[2.0, 2, 0], [0, 2, 0], [0, 0, 2]])
-    assert torch.equal(module._label_counts, expected)
+    assert torch.equal(module.epoch_counts.so_far().label_counts, expected.double())
+
+
+def test_a_validation_is_told_apart_from_the_training():
+    module = OwnModule().eval()
+    logits, labels = torch.eye(3)[[0, 0, 1, 2]] * 5, torch.tensor([0, 1, 1, -1])
+    module.noisy_loss(logits, labels)
+    assert module.epoch_counts.so_far() is None  # of the training nothing
+    module.train().noisy_loss(logits, labels)
+    assert module.epoch_counts.so_far().held_out_agreement == pytest.approx(2 / 3)

@@ -37,7 +37,7 @@ def train(name, ckpt_path=None):
     data = NoisyImageDataModule(
         "photos", image_size=16, batch_size=5, num_workers=0, val_fraction=0.15, max_train_images=30, noise="pair:0.3",
     )
-    noise = {"lr_scale": 0.0, "rescue_below": 0.9}  # what the layer is set to is where it stays
+    noise = {"warmup_epochs": 2}
     sgd = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}
     model = Counted(
         "timm:test_vit", 3, pretrained=False, image_size=16, backbone_kwargs={"patch_size": 4}, noise=noise,
@@ -53,7 +53,7 @@ def train(name, ckpt_path=None):
     assert isinstance(layer.weight, DTensor)
     found = {
         "seen": model.seen, "weight": layer.whole_weight().detach(), "share": layer.weight.to_local().detach(),
-        "label_weights": layer.label_weights, "rescued": layer.rescued, "warmup": layer.warmup.state_dict(),
+        "label_weights": layer.label_weights, "progress": layer.progress,
     }
     torch.save(found, f"{name}{trainer.global_rank}.pt")
 
@@ -87,18 +87,14 @@ def test_the_shared_layer_is_what_the_counts_of_both_processes_give(folder):
         for predicted, label in mine:
             counts[predicted, label] += 1
     matrix = (counts + 1 / 3) / (counts + 1 / 3).sum(axis=1, keepdims=True)
-    warmup = ranks[0]["warmup"]
-    assert warmup["planned"] == EPOCHS // 4 and warmup["best_accuracy"] > 0, "it was validated"
-    weight = matrix.T / np.diag(matrix).mean() * (EPOCHS - EPOCHS // 4) / (EPOCHS - warmup["epochs"])
+    weight = np.log(matrix.T)
     labelled = counts.sum(axis=0)
     balance = labelled**-0.5 * labelled.sum() / (labelled**0.5).sum()
-    lost = (counts.sum(axis=1) < 0.9 * labelled).astype(float)
-    assert lost.any() and len(set(balance)) > 1, "the case shows nothing"
+    assert len(set(balance)) > 1, "the case shows nothing"
     for rank in ranks:
-        np.testing.assert_allclose(rank["weight"].double().numpy(), weight, rtol=1e-6)
+        np.testing.assert_allclose(rank["weight"].double().numpy(), weight, rtol=1e-5)
         np.testing.assert_allclose(rank["label_weights"].double().numpy(), balance, rtol=1e-6)
-        np.testing.assert_array_equal(rank["rescued"].numpy(), lost)
-        assert rank["warmup"] == warmup
+        assert rank["progress"].tolist() == [1, EPOCHS - 1, 2, 0]
     shares = [rank["share"] for rank in ranks]
     assert [len(share) for share in shares] == [2, 1]
     assert torch.equal(torch.cat(shares), ranks[0]["weight"])
@@ -108,6 +104,5 @@ def test_a_run_that_goes_on_in_mid_epoch_follows_all_of_its_images(folder):
     for whole, resumed in zip(both(folder, "whole"), both(folder, "resumed"), strict=True):
         assert {epoch for epoch, *_ in resumed["seen"]} == {EPOCHS - 2, EPOCHS - 1}
         assert sum(epoch == EPOCHS - 2 for epoch, *_ in resumed["seen"]) == 4, "two of three batches were before"
-        for name in ("weight", "label_weights", "rescued"):
+        for name in ("weight", "label_weights", "progress"):
             assert torch.equal(whole[name], resumed[name]), name
-        assert whole["warmup"] == resumed["warmup"]

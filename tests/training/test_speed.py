@@ -43,7 +43,10 @@ class CopiesFromTheHost(TorchFunctionMode):
 )
 def test_no_step_waits_for_an_accelerator(options, monkeypatch):
     monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())  # knows no meta device
-    module = tiny(**options).to("meta")
+    module = tiny(**options)
+    if module.noise_layer is not None:
+        assert not module.noise_layer.takes_posterior  # asked for once, which an accelerator is waited for
+    module = module.to("meta")
     module._losses_computed = 1  # at every 50th it does, to look for NaN
     labels = torch.zeros(4, dtype=torch.long, device="meta")
     batch = ImageBatch(torch.zeros(4, 3, 16, 16, device="meta"), labels, labels, ["a", "b", "c", "d"])

@@ -87,7 +87,6 @@ import lightning.pytorch as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_noisy import NoisyImageClassifier, StreamingImageDataModule
-from lightning_noisy.training.guards import ClassCollapseGuard
 
 shards, val, output = sys.argv[1:]
 
@@ -113,10 +112,9 @@ def run(ckpt_path=None):
     return trainer, model
 
 trainer, model = run()
-guard = next(callback for callback in trainer.callbacks if isinstance(callback, ClassCollapseGuard))
 _, resumed = run(f"{output}/step=7.ckpt")
 torch.save(
-    {"seen": model.seen, "resumed": resumed.seen, "counted": guard.label_counts, "state": model.state_dict(),
+    {"seen": model.seen, "resumed": resumed.seen, "counted": model.epoch_counts.latest.label_counts, "state": model.state_dict(),
      "resumed_state": resumed.state_dict(), "accuracy": trainer.callback_metrics["val/accuracy_noisy"].item()},
     f"{output}/rank{trainer.global_rank}.pt",
 )

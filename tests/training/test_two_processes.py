@@ -18,7 +18,6 @@ import lightning.pytorch as L
 import torch
 from lightning_noisy import NoisyImageClassifier, NoisyImageDataModule
 from lightning_noisy.training.artifacts import RunFiles
-from lightning_noisy.training.guards import ClassCollapseGuard
 from lightning_noisy.training.loggers import NoisyWandbLogger
 
 class Seen(NoisyImageClassifier):
@@ -39,9 +38,8 @@ trainer = L.Trainer(
     logger=NoisyWandbLogger(save_dir=output), default_root_dir=output, callbacks=[RunFiles(output)],
 )
 trainer.fit(model, data)
-guard = next(callback for callback in trainer.callbacks if isinstance(callback, ClassCollapseGuard))
 torch.save(
-    {"state": model.state_dict(), "counted": guard.label_counts, "seed": torch.initial_seed(),
+    {"state": model.state_dict(), "counted": model.epoch_counts.latest.label_counts, "seed": torch.initial_seed(),
      "losses": model.losses},
     f"{output}/rank{trainer.global_rank}.pt",
 )
