@@ -114,7 +114,8 @@ def run(ckpt_path=None):
 trainer, model = run()
 _, resumed = run(f"{output}/step=7.ckpt")
 torch.save(
-    {"seen": model.seen, "resumed": resumed.seen, "counted": model.epoch_counts.latest.label_counts, "state": model.state_dict(),
+    {"seen": model.seen, "resumed": resumed.seen, "state": model.state_dict(),
+     "counted": model.epoch_counts.latest.label_counts,
      "resumed_state": resumed.state_dict(), "accuracy": trainer.callback_metrics["val/accuracy_noisy"].item()},
     f"{output}/rank{trainer.global_rank}.pt",
 )
