@@ -45,10 +45,11 @@ if [ -n "$DATA_DIR" ]; then
         --output "$OUT_DIR/gpu_denoise_$worker.jsonl" &
     done
     wait
+    ls "$OUT_DIR"/gpu_denoise_*.jsonl >/dev/null
   }
   export -f cells
   export PYTHON DATA_DIR WORKERS OUT_DIR
   part cells "${CELLS_SECONDS:-130}" bash -c cells
-  cat "$OUT_DIR"/gpu_denoise_*.jsonl >>"$OUT_DIR/gpu_denoise.jsonl" && rm -f "$OUT_DIR"/gpu_denoise_*
+  cat "$OUT_DIR"/gpu_denoise_[0-9]*.jsonl >>"$OUT_DIR/gpu_denoise.jsonl" && rm -f "$OUT_DIR"/gpu_denoise_[0-9]*
 fi
 "$PYTHON" benchmarks/gpu_parts.py report --output "$RESULTS"

@@ -29,6 +29,8 @@ from lightning_noisy import NoiseConfig, NoiseLayer
 from lightning_noisy.noise.objective import noisy_objective
 
 PEAK = 990e12
+IDENTITY = ("part", "what", "classes", "network")
+"""What tells a measurement from the others."""
 CLASSES = (10, 100, 1_000, 10_000)
 NETWORKS = {"ResNet-50": "resnet50", "ViT-B/16": "vit_base_patch16_224"}
 WARMUP, WINDOWS, STEPS = 5, 3, 8
@@ -47,7 +49,7 @@ def clock(run: Callable[[], Any], device: str, repeats: int = 30) -> float:
     return statistics.median(times)
 
 
-def overhead(device: str, tiny: bool) -> Iterator[dict[str, Any]]:
+def overhead(device: str, tiny: bool, done: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Microseconds of loss and gradient for a batch of 256, beside plain cross-entropy."""
     for num_classes in CLASSES[:1] if tiny else CLASSES:
         logits = torch.randn(256, num_classes, device=device, requires_grad=True)
@@ -58,11 +60,10 @@ def overhead(device: str, tiny: bool) -> Iterator[dict[str, Any]]:
         paper = NoiseLayer(NoiseConfig.paper(num_classes))
         losses = {"cross-entropy": None, "noise layer": default.to(device), "layer as published": paper.to(device)}
         for name, layer in losses.items():
-            step = partial(_loss_and_gradient, layer, logits, labels)
-            yield {
-                "part": "overhead", "what": name, "classes": num_classes,
-                "microseconds": round(1e6 * clock(step, device), 1),
-            }  # fmt: skip
+            measurement: dict[str, Any] = {"part": "overhead", "what": name, "classes": num_classes}
+            if not _is_done(measurement, done):
+                step = partial(_loss_and_gradient, layer, logits, labels)
+                yield {**measurement, "microseconds": round(1e6 * clock(step, device), 1)}
 
 
 def _loss_and_gradient(layer: NoiseLayer | None, logits: Tensor, labels: Tensor) -> None:
@@ -70,25 +71,26 @@ def _loss_and_gradient(layer: NoiseLayer | None, logits: Tensor, labels: Tensor)
     loss.backward()
 
 
-def throughput(device: str, tiny: bool) -> Iterator[dict[str, Any]]:
+def throughput(device: str, tiny: bool, done: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Images per second of a training in bf16."""
     for title, name in NETWORKS.items():
         name, side, batch = ("test_resnet" if tiny else name), (32 if tiny else 224), (8 if tiny else 256)
         operations = 3 * _forward_operations(name, side, device)
-        for arm, measure in {
-            "timm loop": by_loop,
-            "Lightning, noise layer": by_lightning,
-            "transformers, noise layer": by_transformers,
-        }.items():
+        for arm, measure in ARMS.items():
+            measurement: dict[str, Any] = {"part": "throughput", "what": arm, "network": title}
+            if _is_done(measurement, done):
+                continue
             if device == "cuda":
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
             rate = measure(name, side, batch, device)
-            yield {
-                "part": "throughput", "what": arm, "network": title, "batch": batch,
-                "images_per_second": round(rate, 1), "mfu": round(rate * operations / PEAK, 4),
-                "memory_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2) if device == "cuda" else None,
-            }  # fmt: skip
+            memory = round(torch.cuda.max_memory_allocated() / 1e9, 2) if device == "cuda" else None
+            speed = {"images_per_second": round(rate, 1), "mfu": round(rate * operations / PEAK, 4)}
+            yield {**measurement, "batch": batch, **speed, "memory_gb": memory}
+
+
+def _is_done(measurement: dict[str, Any], done: list[dict[str, Any]]) -> bool:
+    return {name: measurement.get(name) for name in IDENTITY} in done
 
 
 class Clock:
@@ -195,7 +197,8 @@ def by_transformers(name: str, side: int, batch: int, device: str) -> float:
         arguments = TrainingArguments(
             folder, max_steps=WARMUP + WINDOWS * STEPS + 1, per_device_train_batch_size=batch, bf16=True,
             use_cpu=device == "cpu", report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True,
-            optim="adamw_torch_fused" if device == "cuda" else "adamw_torch", dataloader_num_workers=0,
+            optim="adamw_torch_fused" if device == "cuda" else "adamw_torch", dataloader_pin_memory=False,
+
         )  # fmt: skip
         trainer = Trainer(model, arguments, train_dataset=rows, data_collator=lambda _: kept, callbacks=[Stop()])
         trainer.train()
@@ -265,9 +268,8 @@ def main(arguments: list[str] | None = None) -> None:
     if options.part == "report":
         report(lines, options.output.with_suffix(".md"))
         return
-    if any(line["part"] == options.part for line in lines):
-        return
-    found = {"overhead": overhead, "throughput": throughput}[options.part](options.device, options.tiny)
+    done = [{name: line.get(name) for name in IDENTITY} for line in lines]
+    found = {"overhead": overhead, "throughput": throughput}[options.part](options.device, options.tiny, done)
     with options.output.open("a") as file:
         if not any(line["part"] == "machine" for line in lines):
             file.write(json.dumps(machine(options.device)) + "\n")
