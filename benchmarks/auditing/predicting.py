@@ -1,6 +1,5 @@
 """What networks say of the images whose labels are audited: by one training, or out of sample by five."""
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -8,7 +7,7 @@ from functools import cache
 import torch
 from denoising.cells import Cell
 from denoising.fitting import fit, predict
-from denoising.methods import METHODS, Method
+from denoising.methods import METHODS, ByNoiseLayer, Method
 from torch import Tensor, nn
 
 FOLDS = 5
@@ -61,12 +60,13 @@ class Predictions:
             method = METHODS[training].for_images(self.cell, len(rows))
             network, seconds = fit(self.cell, rows, method, self.seed, self._validate(method))
             predicted.logits[asked] = predict(network, self.cell.images[asked])
-            predicted.counts.append(getattr(method, "counts", None))
+            shown = method.counts.latest if isinstance(method, ByNoiseLayer) else None
+            predicted.counts.append(None if shown is None else shown.label_counts)
             predicted.seconds += seconds
         return predicted
 
     def _validate(self, method: Method) -> Callable[[nn.Module], None] | None:
         if self.validation is None:
             return None
-        (images, labels), epochs = self.validation, itertools.count()
-        return lambda network: method.validated(next(epochs), predict(network, images), labels)
+        images, labels = self.validation
+        return lambda network: method.validated(predict(network, images), labels)
