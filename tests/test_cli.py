@@ -100,11 +100,12 @@ def test_print_config_is_a_config_that_can_be_read_back(tmp_path, capsys):
 def test_optimizer_and_scheduler_come_from_the_command_line(tmp_path):
     options = ["--model.optimizer=SGD", "--model.optimizer.lr=0.25", "--model.optimizer.weight_decay=0.125"]
     schedule = ["--model.lr_scheduler=ExponentialLR", "--model.lr_scheduler.gamma=0.5"]
-    cli = main(["fit", "--data.source=digits", *TINY, *options, *schedule, *logger(tmp_path / "run")])
+    learned = "--model.noise.init=identity"  # a counted layer takes no gradient steps
+    cli = main(["fit", "--data.source=digits", *TINY, learned, *options, *schedule, *logger(tmp_path / "run")])
     groups = {group["name"]: group for group in cli.trainer.optimizers[0].param_groups}
     assert isinstance(cli.trainer.optimizers[0], torch.optim.SGD)
     assert groups["backbone"]["lr"] == pytest.approx(0.25 * 0.5**2)
-    assert groups["noise_layer"]["lr"] == pytest.approx(0.25 * 0.5 * 0.5**2)
+    assert groups["noise_layer"]["lr"] == pytest.approx(0.25 * 0.5**2)
     assert groups["backbone"]["weight_decay"] == 0.125
     assert groups["noise_layer"]["weight_decay"] == groups["backbone/no_decay"]["weight_decay"] == 0
     loaded = NoisyImageClassifier.load_from_checkpoint(cli.trainer.checkpoint_callback.best_model_path)

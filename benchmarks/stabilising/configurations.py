@@ -22,6 +22,9 @@ NOISES = (
 )  # fmt: skip
 PEOPLES = ("clean", "aggre", "random1", "worse")
 """Columns of CIFAR-10N."""
+EPOCHS = (2, 3, 5, 8, 12, 20, 40)
+MOST_IMAGES = 50_000
+"""Of all epochs together, so that 500 configurations take hours and not days; fewer for what takes longer."""
 TRAINERS = ("loop",) * 16 + ("mixin", "mixin", "classifier", "transformers")
 
 
@@ -77,16 +80,22 @@ def draw(number: int) -> Configuration:
     if trainer in ("classifier", "transformers"):
         data = data if data in ("mnist", "shapes", "digits") else "mnist"
         num_classes, noise = 6 if data == "shapes" else 10, None
+    network = chance.choice(NETWORKS[data]) if trainer != "transformers" else "vit"
+    width = chance.choice((32, 64, 128, 256))
+    noise = noise or chance.choice(NOISES)
+    imbalance = chance.choice((1, 1, 1, 5, 10))
+    epochs = chance.choice(EPOCHS if data != "fine-tuning" else EPOCHS[:3])
+    most = MOST_IMAGES if "cnn" not in network else MOST_IMAGES // 2
     return Configuration(
         number=number,
         data=data,
         num_classes=num_classes,
-        network=chance.choice(NETWORKS[data]) if trainer != "transformers" else "vit",
-        width=chance.choice((32, 64, 128, 256)),
+        network=network,
+        width=width,
         images=images,
-        noise=noise or chance.choice(NOISES),
-        imbalance=chance.choice((1, 1, 1, 5, 10)),
-        epochs=chance.choice((2, 3, 5, 8, 12, 20, 40) if data != "fine-tuning" else (2, 3, 5)),
+        noise=noise,
+        imbalance=imbalance,
+        epochs=max(number for number in EPOCHS if number <= max(min(epochs, most // images), EPOCHS[0])),
         optimizer=chance.choice(("adamw", "adamw", "sgd")),
         learning_rate=chance.choice((3e-4, 1e-3, 3e-3)),
         schedule=chance.choice(("cosine", "constant")),

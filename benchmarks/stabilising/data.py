@@ -66,7 +66,7 @@ def build_network(configuration: Configuration, shape: tuple[int, ...], data_dir
     if kind.startswith("mlp"):
         return mlp(inputs, [width, width], outputs, batch_norm="batch norm" in kind)
     if kind.startswith("cnn"):
-        return cnn(shape[0], width // 4, outputs, shape[1], batch_norm="batch norm" in kind)
+        return cnn(shape[0], width // 8, outputs, shape[1], batch_norm="batch norm" in kind)
     if kind == "vit":
         from timm.models.vision_transformer import VisionTransformer
 

@@ -25,6 +25,7 @@ class EpochSummary:
         confidence: The mean of the network's largest probability.
         clean_loss: The mean cross-entropy of the clean logits against the labels that were trained on.
         images: How many images had a label.
+        confidence_in_labels: The sum of the network's largest probability over the images whose label it predicts.
         right: How many noisy labels of a validation in this epoch the network has predicted.
         validated: How many labels that was looked for in; zero without a validation.
     """
@@ -33,6 +34,7 @@ class EpochSummary:
     confidence: float
     clean_loss: float
     images: float
+    confidence_in_labels: float = 0.0
     right: float = 0.0
     validated: float = 0.0
 
@@ -40,6 +42,17 @@ class EpochSummary:
     def held_out_agreement(self) -> float | None:
         """The share of the noisy validation labels that the network predicted; ``None`` without a validation."""
         return self.right / self.validated if self.validated else None
+
+    @property
+    def explained(self) -> float:
+        """How much surer the network is where it predicts the label than where it does not, a difference of means.
+
+        Of a calibrated network it is the share of the variance of agreement that its confidence explains: large where
+        it disagrees with labels because images are hard, near zero where labels are wrong at random.
+        """
+        total, agreeing = self.confidence * self.images, float(self.label_counts.trace())
+        disagreeing = max(self.images - agreeing, 1.0)
+        return self.confidence_in_labels / max(agreeing, 1.0) - (total - self.confidence_in_labels) / disagreeing
 
     @property
     def estimated_rate(self) -> float:
@@ -75,10 +88,11 @@ class EpochCounts:
         self._label_counts = add_label_counts(self._label_counts, clean_logits, noisy_labels)
         soft = noisy_labels if noisy_labels.ndim == 2 else one_hot(noisy_labels, clean_logits.shape[1])
         labelled = soft.float().sum(dim=1)
-        confidence = (clean_logits.float().softmax(dim=1).amax(dim=1) * labelled).sum()
+        confidence, predicted = clean_logits.float().softmax(dim=1).max(dim=1)
+        in_labels = (confidence * soft.gather(1, predicted[:, None]).squeeze(1)).sum()
         loss = clean_cross_entropy(clean_logits, noisy_labels) * len(clean_logits)
         nothing = torch.zeros_like(loss)
-        self._add(torch.stack([confidence, loss, labelled.sum(), nothing, nothing]))
+        self._add(torch.stack([(confidence * labelled).sum(), loss, labelled.sum(), in_labels, nothing, nothing]))
 
     @torch.no_grad()
     def observe_validation(self, clean_logits: Tensor, noisy_labels: Tensor) -> None:
@@ -86,7 +100,7 @@ class EpochCounts:
         known = noisy_labels != NO_LABEL
         right = (clean_logits.argmax(dim=1) == noisy_labels) & known
         nothing = torch.zeros((), device=clean_logits.device)
-        self._add(torch.stack([nothing, nothing, nothing, right.sum().float(), known.sum().float()]))
+        self._add(torch.stack([nothing] * 4 + [right.sum().float(), known.sum().float()]))
 
     def _add(self, batch: Tensor) -> None:
         self._sums = batch if self._sums is None else self._sums + batch
@@ -95,10 +109,10 @@ class EpochCounts:
     def so_far(self) -> EpochSummary | None:
         """What the epoch under way has shown; ``None`` if that is nothing. Every process must call it."""
         if self._summary is None and self._label_counts is not None and self._sums is not None:
-            confidence, loss, images, right, validated = self.reduce(self._sums).tolist()
+            confidence, loss, images, *others = self.reduce(self._sums).tolist()
             counted = max(images, 1e-9)
             counts = self.reduce(self._label_counts)
-            self._summary = EpochSummary(counts, confidence / counted, loss / counted, images, right, validated)
+            self._summary = EpochSummary(counts, confidence / counted, loss / counted, images, *others)
         return self._summary
 
     @property
@@ -117,7 +131,9 @@ class EpochCounts:
         summary = self.so_far()
         if summary is not None and summary.images > 0:
             if noise_layer is not None:
-                noise_layer.update_from_counts(summary.label_counts, summary.confidence, summary.held_out_agreement)
+                noise_layer.update_from_counts(
+                    summary.label_counts, summary.confidence, summary.held_out_agreement, summary.explained
+                )
             self.last = summary
         self._label_counts = self._sums = self._summary = None
 
@@ -148,7 +164,7 @@ class EpochCounts:
             self._label_counts = self._sums = None
             return
         of_training = [so_far.confidence * so_far.images, so_far.clean_loss * so_far.images, so_far.images]
-        sums = torch.tensor([*of_training, so_far.right, so_far.validated])
+        sums = torch.tensor([*of_training, so_far.confidence_in_labels, so_far.right, so_far.validated])
         mine = float(rank == 0)
         self._label_counts = (so_far.label_counts.float() * mine).to(device)
         self._sums = (sums * mine).to(device)
@@ -160,7 +176,8 @@ def _pack(summary: EpochSummary | None) -> dict[str, Any] | None:
         return None
     counts = summary.label_counts
     pairs = torch.nonzero(counts)
-    numbers = [summary.confidence, summary.clean_loss, summary.images, summary.right, summary.validated]
+    numbers = [summary.confidence, summary.clean_loss, summary.images]
+    numbers += [summary.confidence_in_labels, summary.right, summary.validated]
     sums = torch.tensor(numbers, dtype=torch.float64)
     return {"num_classes": len(counts), "pairs": pairs, "values": counts[pairs[:, 0], pairs[:, 1]], "sums": sums}
 

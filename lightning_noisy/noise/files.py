@@ -17,8 +17,8 @@ def save_noise_layer(noise_layer: NoiseLayer, directory: str | Path) -> None:
     directory = Path(directory)
     config = json.dumps(noise_layer.config.to_dict(), indent=2)
     (directory / CONFIG_FILE).write_text(config, encoding="utf-8")
-    weight = noise_layer.weight.detach().cpu().contiguous()
-    save_file({"weight": weight}, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+    state = {name: value.detach().cpu().contiguous() for name, value in noise_layer.state_dict().items()}
+    save_file(state, directory / WEIGHTS_FILE, metadata={"format": "pt"})
 
 
 def load_noise_layer(config_file: str | Path, weights_file: str | Path) -> NoiseLayer:

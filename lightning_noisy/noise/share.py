@@ -23,8 +23,13 @@ ABOVE_CHANCE = 0.1
 """Of the way from the most frequent label's share to one: how far the agreement must have come."""
 LEARNED_BY_HEART = 0.02
 """By how much the agreement with the training labels must be above that with held-out noisy ones, where there are any.
-A network that has learned no label by heart needs no noise layer: on classes that overlap, or under augmentation, its
-own errors would be taken for noise."""
+A network that has learned no label by heart, and disagrees where it is unsure, needs no noise layer: on classes that
+overlap, or under augmentation, its own errors would be taken for noise."""
+PLAINLY_BY_HEART = 0.05
+"""As before: above it the network does not learn what is general any more, however unsure it is."""
+EXPLAINED = 0.2
+"""How much surer the network may be where it agrees with the label than where it does not, for the disagreement to be
+noise and not its own doubt, so that nothing need be learned by heart first."""
 MOST_STEP_BACKS = 6
 
 
@@ -46,7 +51,12 @@ class Share:
 
 
 def next_share(
-    value: float, step_backs: int, counts: Tensor, confidence: float, held_out_agreement: float | None = None
+    value: float,
+    step_backs: int,
+    counts: Tensor,
+    confidence: float,
+    held_out_agreement: float | None = None,
+    explained: float | None = None,
 ) -> Share:
     """The share after an epoch that has shown these counts.
 
@@ -57,6 +67,7 @@ def next_share(
         confidence: The mean of the network's largest probability in it.
         held_out_agreement: The share of noisy validation labels that the network predicts; ``None`` without a
             validation.
+        explained: The mean confidence where the network agreed with the label less that where it did not.
     """
     if step_backs >= MOST_STEP_BACKS:
         return Share(0.0, step_backs, f"it had to step back {step_backs} times, because classes were being lost")
@@ -70,7 +81,7 @@ def next_share(
     if low := classes_below(counts, PREDICTED_TO_ENTER):
         reason = "{classes} was predicted for less than half of the images with its label"
         return Share(0.0, step_backs, reason, tuple(low))
-    reason = _why_to_wait(counts, confidence, held_out_agreement)
+    reason = _why_to_wait(counts, confidence, held_out_agreement, explained)
     return Share(0.0 if reason else 1.0, step_backs, reason)
 
 
@@ -87,21 +98,23 @@ def classes_below(counts: Tensor, share: float, tolerance: float = TOLERANCE) ->
     return torch.nonzero(is_below).flatten().tolist()
 
 
-def _why_to_wait(counts: Tensor, confidence: float, held_out_agreement: float | None) -> str:
+def _why_to_wait(counts: Tensor, confidence: float, held_out_agreement: float | None, explained: float | None) -> str:
     total = float(counts.sum())
     agreement = float(counts.trace()) / max(total, 1.0)
     chance = float(counts.sum(dim=0).max()) / max(total, 1.0)
     if agreement < chance + ABOVE_CHANCE * (1 - chance):
         return f"the network agreed with {agreement:.0%} of the labels, hardly more than chance ({chance:.0%})"
-    if confidence < CONFIDENCE_TO_ENTER * agreement:
+    by_heart = 0.0 if held_out_agreement is None else agreement - held_out_agreement
+    if confidence < CONFIDENCE_TO_ENTER * agreement and by_heart < PLAINLY_BY_HEART:
         return (
             f"the network was still learning: its mean confidence of {confidence:.0%} was far below its agreement "
             f"with the labels, {agreement:.0%}"
         )
-    if held_out_agreement is not None and agreement < held_out_agreement + LEARNED_BY_HEART:
+    is_doubt = explained is None or explained >= EXPLAINED
+    if is_doubt and held_out_agreement is not None and by_heart < LEARNED_BY_HEART:
         return (
-            f"no label was learned by heart: the network agreed with {agreement:.0%} of the training labels and "
-            f"{held_out_agreement:.0%} of the validation's"
+            f"no label was learned by heart, and the network disagreed where it was unsure: it agreed with "
+            f"{agreement:.0%} of the training labels and {held_out_agreement:.0%} of the validation's"
         )
     return ""
 

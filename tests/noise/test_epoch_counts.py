@@ -36,7 +36,24 @@ def test_it_sums_what_the_steps_have_shown():
     assert shown.confidence == pytest.approx(probs.max(axis=1).mean(), rel=1e-5)
     assert shown.clean_loss == pytest.approx(log_loss(labels, probs, labels=range(4)), rel=1e-5)
     assert shown.images == 24
+    agrees = probs.argmax(axis=1) == labels.numpy()
+    surer = probs.max(axis=1)[agrees].mean() - probs.max(axis=1)[~agrees].mean()
+    assert shown.explained == pytest.approx(surer, rel=1e-5)
     assert shown.estimated_rate == pytest.approx((probs.argmax(axis=1) != labels.numpy()).mean())
+
+
+def test_doubt_explains_the_errors_of_a_calibrated_network_and_not_wrong_labels():
+    """Of a calibrated one it is the share of the variance of agreement that its confidence explains."""
+    logits = 2 * torch.randn(50_000, 4, generator=torch.Generator().manual_seed(0))
+    probs = logits.double().softmax(dim=1)
+    drawn = torch.multinomial(probs, 1, generator=torch.Generator().manual_seed(1)).squeeze(1)
+    confidence, agreement = probs.max(dim=1).values, (probs.argmax(dim=1) == drawn).double().mean()
+    expected = float(confidence.var() / (agreement * (1 - agreement)))
+    assert filled([(logits, drawn)]).so_far().explained == pytest.approx(expected, abs=0.01)
+    predicted = logits.argmax(dim=1)
+    wrong = torch.rand(50_000, generator=torch.Generator().manual_seed(2)) < 0.3
+    noisy = torch.where(wrong, (predicted + 1) % 4, predicted)
+    assert filled([(logits, noisy)]).so_far().explained == pytest.approx(0, abs=0.01)
 
 
 def test_soft_labels_count_by_their_shares_and_images_without_a_label_not_at_all():

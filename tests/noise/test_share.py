@@ -30,6 +30,24 @@ def test_until_then_it_waits_and_says_why(counts, confidence, reason):
     assert share.value == 0 and reason in share.reason
 
 
+@pytest.mark.parametrize(
+    ("confidence", "held_out", "explained", "share"),
+    [
+        (0.8, None, 0.3, 1),  # without a validation nobody knows what is learned by heart
+        (0.8, 0.79, 0.3, 0),  # it has learned nothing by heart, and errs where it is unsure
+        (0.8, 0.79, 0.1, 1),  # it errs where it is sure: that is noise
+        (0.8, 0.77, 0.3, 1),  # it learns by heart
+        (0.3, 0.77, 0.1, 0),  # but is far from sure yet
+        (0.3, 0.70, 0.3, 1),  # and will not be
+    ],
+)
+def test_a_validation_says_when_the_layer_is_needed(confidence, held_out, explained, share):
+    found = next_share(0.0, 0, GOOD, confidence, held_out, explained)
+    assert found.value == share and bool(found.reason) == (share == 0)
+    if held_out == 0.79 and not share:
+        assert "no label was learned by heart" in found.reason and "80% of the training labels" in found.reason
+
+
 def test_it_steps_back_where_a_class_is_being_lost_and_comes_back():
     share = next_share(1.0, 0, LOST, 0.9)
     assert (share.value, share.step_backs, share.classes) == (0.5, 1, (2,))
@@ -48,12 +66,20 @@ def test_a_class_of_few_images_may_be_below_by_chance():
 
 @settings(max_examples=100, deadline=None)
 @given(
-    st.lists(st.tuples(st.lists(st.integers(0, 50), min_size=9, max_size=9).filter(any), st.floats(0, 1)), max_size=40)
+    st.lists(
+        st.tuples(
+            st.lists(st.integers(0, 50), min_size=9, max_size=9).filter(any),
+            st.floats(0, 1),
+            st.none() | st.floats(0, 1),
+            st.none() | st.floats(-1, 1),
+        ),
+        max_size=40,
+    )
 )
 def test_whatever_an_epoch_shows_it_stays_in_bounds_and_steps_back_a_bounded_number_of_times(epochs):
     value, step_backs = 0.0, 0
-    for counts, confidence in epochs:
-        share = next_share(value, step_backs, torch.tensor(counts).reshape(3, 3).float(), confidence)
+    for counts, *shown in epochs:
+        share = next_share(value, step_backs, torch.tensor(counts).reshape(3, 3).float(), *shown)
         assert 0 <= share.value <= 1 and step_backs <= share.step_backs <= MOST_STEP_BACKS
         if step_backs == MOST_STEP_BACKS:  # plain cross-entropy for the rest of the training
             assert share.value == 0
