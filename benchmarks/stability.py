@@ -43,9 +43,14 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def trainings(configuration: Configuration, methods: list[str]) -> list[tuple[str, int]]:
-    """Method and seed of what a configuration trains; public trainers have no competitors."""
-    own = [name for name in methods if configuration.trainer == "loop" or name in ("cross-entropy", "noise layer")]
-    return [(name, seed) for name in own for seed in range(SEEDS_OF_CROSS_ENTROPY if name == "cross-entropy" else 1)]
+    """Method and seed of what a configuration trains.
+
+    In half of those by the loop the competitors are trained too; public trainers have no competitors and no third seed.
+    """
+    is_loop = configuration.trainer == "loop"
+    own = [name for name in methods if configuration.has_competitors or name in ("cross-entropy", "noise layer")]
+    seeds = {"cross-entropy": SEEDS_OF_CROSS_ENTROPY if is_loop else SEEDS_OF_CROSS_ENTROPY - 1}
+    return [(name, seed) for name in own for seed in range(seeds.get(name, 1))]
 
 
 def run_one(number: int, method: str, seed: int, data_dir: Path) -> dict[str, Any]:

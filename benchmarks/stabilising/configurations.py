@@ -57,6 +57,11 @@ class Configuration:
         return asdict(self)
 
     @property
+    def has_competitors(self) -> bool:
+        """Whether the competitors are trained too."""
+        return self.trainer == "loop" and self.number % 2 == 0
+
+    @property
     def is_noisy(self) -> bool:
         return self.noise not in ("uniform:0", "clean")
 

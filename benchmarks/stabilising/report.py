@@ -73,10 +73,12 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def groups(lines: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """What the tables are about; in the loop, and nowhere else, all methods are trained."""
-    of = {"all": lines, "the loop": [line for line in lines if line["trainer"] == "loop"]}
-    of["data that no choice has seen"] = [line for line in of["the loop"] if line["data"] in NEVER_CHOSEN_ON]
-    of["every third configuration"] = [line for line in of["the loop"] if line["number"] % 3 == 0]
+    """What the tables are about."""
+    of = {
+        "all": lines,
+        "where all methods are trained": [line for line in lines if draw(line["number"]).has_competitors],
+    }
+    of["data that no choice has seen"] = [line for line in lines if line["data"] in NEVER_CHOSEN_ON]
     for kind in ("trainer", "data"):
         for name in sorted({line[kind] for line in lines}):
             of[f"{kind}: {name}"] = [line for line in lines if line[kind] == name]
