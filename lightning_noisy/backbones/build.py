@@ -58,7 +58,8 @@ def build_backbone(
                 f"'hf:REPO_OR_DIR' or a module, but got {backbone!r}.{_prefix_hint(str(backbone))}"
             )
     if image_size is not None:
-        config = {**resolve_data_config(model), "input_size": (3, image_size, image_size)}
+        config = resolve_data_config(model)
+        config["input_size"] = (config["input_size"][0], image_size, image_size)
         setattr(model, DATA_CONFIG, config)
     return model
 

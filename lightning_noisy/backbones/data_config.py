@@ -1,6 +1,6 @@
 """How a model wants its images, in the words of ``timm.data.create_transform``."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, resolve_model_data_config
@@ -26,7 +26,7 @@ _RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 def resolve_data_config(model: nn.Module) -> dict[str, Any]:
     """How the model wants its images: what ``timm.data.create_transform`` takes.
 
-    Keys: ``input_size`` (3, H, W), ``interpolation``, ``mean``, ``std``, ``crop_pct``, ``crop_mode``. One's own module
+    Keys: ``input_size`` (C, H, W), ``interpolation``, ``mean``, ``std``, ``crop_pct``, ``crop_mode``. One's own module
     tells it by an attribute ``data_config``.
     """
     config = getattr(model, DATA_CONFIG, None) or getattr(model, "data_config", None)
@@ -45,10 +45,12 @@ def _timm_data_config(model: Any) -> dict[str, Any]:
     channels = built["input_size"][0]
     size = (built if built["fixed_input_size"] else config)["input_size"][1:]
     config["input_size"] = (channels, *size)
-    for key in ("mean", "std"):
-        if len(config[key]) != channels:
-            config[key] = (sum(config[key]) / len(config[key]),) * channels
-    return config
+    return {**config, **{key: _for_channels(config[key], channels) for key in ("mean", "std")}}
+
+
+def _for_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """One value for each channel: their mean, where they are of another number of channels."""
+    return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels
 
 
 def image_processor_config(data_config: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,11 +87,12 @@ def transformers_data_config(model: Any) -> dict[str, Any]:
     cropped = _side(processor.get("crop_size")) if processor.get("do_center_crop") else None
     side = cropped or resized or config_image_size(model) or DEFAULT_DATA_CONFIG["input_size"][1]
     share = cropped / resized if cropped and resized else 1.0
+    channels = getattr(model.config, "num_channels", None) or 3
     return {
-        "input_size": (3, side, side),
+        "input_size": (channels, side, side),
         "interpolation": _RESAMPLING.get(processor.get("resample", 3), "bicubic"),
-        "mean": tuple(mean),
-        "std": tuple(std),
+        "mean": _for_channels(mean, channels),
+        "std": _for_channels(std, channels),
         "crop_pct": processor.get("crop_pct") or share,
         "crop_mode": "squash" if size.get("height") else "center",
     }

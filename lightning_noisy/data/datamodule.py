@@ -200,6 +200,8 @@ class NoisyImageDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         dataset = self._datasets["train"]
+        if self._overfits:  # the same few images in each epoch
+            return self._eval_loader(dataset)
         replicas, rank = world()
         is_random = not self._augmentation.get("no_aug", False)
         sampler = EpochSampler(dataset, replicas, rank, self.seed, with_epoch=is_random)
@@ -264,7 +266,13 @@ class NoisyImageDataModule(L.LightningDataModule):
     def _augmentation(self) -> dict[str, Any]:
         return {"no_aug": self.source.startswith(PLAIN_SOURCES) and not self.augmentation, **self.augmentation}
 
+    @property
+    def _overfits(self) -> bool:
+        return bool(getattr(self.trainer, "overfit_batches", 0))
+
     def _eval_loader(self, dataset: ImageDataset) -> DataLoader:
+        if self._overfits:  # Lightning knows but torch's own order as one, and shares it out among the ranks itself
+            return DataLoader(dataset, self.batch_size, collate_fn=dataset.collate, **self.loader_options())
         return evaluation_loader(dataset, self.batch_size, **self.loader_options())
 
     def loader_options(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from lightning_noisy.noise.files import CONFIG_FILE, WEIGHTS_FILE, load_noise_la
 from lightning_noisy.run_record import RECORD_FILE, RunRecord, read_record
 from lightning_noisy.training import NoisyImageClassifier
 from lightning_noisy.training.record import CHECKPOINT_KEY, CONFIG_KEY
+from lightning_noisy.trusted_names import expect_trusted_names
 
 LIGHTNING_SHARDS = "meta.pt"
 """What Lightning writes beside the shards of FSDP."""
@@ -66,11 +67,13 @@ def read_run_config(path: str | Path) -> dict[str, Any]:
     """How ``lightning-noisy fit`` was called: ``data``, ``model``, ``trainer``; empty where nothing tells of it.
 
     Raises:
-        ValueError: If the file can't be read.
+        ValueError: If the file can't be read, or names classes of other libraries.
     """
     path = Path(path).expanduser()
     path = path / LIGHTNING_SHARDS if path.is_dir() else path
-    return _read_file(path).get(CONFIG_KEY) or {} if path.is_file() else {}
+    config = _read_file(path).get(CONFIG_KEY) or {} if path.is_file() else {}
+    expect_trusted_names(config, str(path))
+    return config
 
 
 def is_saved_export(path: str | Path) -> bool:

@@ -13,12 +13,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_noisy import backbones
+from lightning_noisy.data import ImageBatch
 from lightning_noisy.data.table import UNKNOWN
 from lightning_noisy.layer_groups import parameter_groups, set_trainable_blocks
 from lightning_noisy.noise import NoiseConfig
 from lightning_noisy.noise.config import resolve_noise_config
 from lightning_noisy.noise.objective import count_labelled, is_check_due
 from lightning_noisy.training import optimisation
+from lightning_noisy.training.batches import as_image_batch
 from lightning_noisy.training.known_mean import KnownMean
 from lightning_noisy.training.mixin import NoisyLabelMixin
 from lightning_noisy.training.mixing import LabelMixing
@@ -101,17 +103,18 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
         set_trainable_blocks(self.backbone, trainable_blocks)
         self.attach_noise_layer(noise)
         self.layer_decay = layer_decay
-        self.optimizer_factory = optimisation.resolve_callable("optimizer", optimizer)
+        self.optimizer_factory = optimisation.resolve_callable("optimizer", optimizer, Optimizer)
         self.lr_scheduler_factory = (
             lr_scheduler
             if lr_scheduler is None or isinstance(lr_scheduler, str)
-            else optimisation.resolve_callable("lr_scheduler", lr_scheduler)
+            else optimisation.resolve_callable("lr_scheduler", lr_scheduler, LRScheduler)
         )
         self.mix = LabelMixing(num_classes, mixup, cutmix, label_smoothing)
         self.accuracies = nn.ModuleDict(
             {f"{split}_{labels}": KnownMean() for split in ("train", "val", "test") for labels in ("noisy", "clean")}
         )
         self.val_loss = KnownMean()
+        self._of_other_loaders: dict[str, KnownMean] = {}
         self.save_hyperparameters(
             {
                 "backbone": backbones.backbone_spec(self.backbone),
@@ -172,8 +175,9 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
             self.backbone.compile(dynamic=False)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        batch = as_image_batch(batch)
         images, noisy_labels = batch
-        weights = getattr(batch, "weights", None)
+        weights = batch.weights
         mixed_images, targets = self.mix(images, noisy_labels, weights)
         clean_logits = self._checked_logits(mixed_images)
         loss = self.noisy_loss(clean_logits, targets)
@@ -189,21 +193,23 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
         if is_check_due(batch_idx, self.device) and "train/loss" in (logged := self.trainer.callback_metrics):
             self.trainer.progress_bar_metrics["train/loss"] = logged["train/loss"].item()
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        batch = as_image_batch(batch)
         images, noisy_labels = batch
         clean_logits = self._checked_logits(images)
         losses = F.cross_entropy(clean_logits.float(), noisy_labels, reduction="none", ignore_index=UNKNOWN)
-        self.val_loss.update(losses, noisy_labels)
-        self.validated(clean_logits, noisy_labels)
-        self.log("val/loss_noisy", self.val_loss, batch_size=len(images))
-        self._log_accuracies("val", clean_logits, batch)
+        if dataloader_idx == 0:  # of several loaders the first is the validation, the others are looked at beside it
+            self.validated(clean_logits, noisy_labels)
+        self._log_mean("val/loss_noisy", self.val_loss, dataloader_idx, losses, noisy_labels)
+        self._log_accuracies("val", clean_logits, batch, dataloader_idx)
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        images, _ = batch
-        self._log_accuracies("test", self._checked_logits(images), batch)
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        batch = as_image_batch(batch)
+        self._log_accuracies("test", self._checked_logits(batch.images), batch, dataloader_idx)
 
-    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """A batch of images and labels -> its ``ids``, ``noisy_labels`` (B,) and ``clean_logits`` (B, K)."""
+        batch = as_image_batch(batch, needs_labels=False)
         images, noisy_labels = batch
         clean_logits = self._checked_logits(images).float()
         return {"ids": list(batch.ids), "noisy_labels": noisy_labels, "clean_logits": clean_logits}
@@ -218,7 +224,7 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
         if self.lr_scheduler_factory is None:
             return optimizer
         if self.lr_scheduler_factory == "cosine":
-            total_steps = int(self.trainer.estimated_stepping_batches)
+            total_steps = optimisation.known_steps(self.trainer.estimated_stepping_batches)
             scheduler = optimisation.cosine_schedule(optimizer, total_steps, self.hparams["lr_warmup_steps"])
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
         learning_rates = [group["lr"] for group in optimizer.param_groups]
@@ -241,24 +247,41 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
             )
         return clean_logits
 
-    def _log_accuracies(self, split: str, clean_logits: Tensor, batch: Any) -> None:
-        _, noisy_labels = batch
-        labels = {"noisy": noisy_labels, "clean": getattr(batch, "clean_labels", None)}
+    def _log_accuracies(self, split: str, clean_logits: Tensor, batch: ImageBatch, dataloader_idx: int = 0) -> None:
+        labels = {"noisy": batch.noisy_labels, "clean": batch.clean_labels}
         if split == "test" and labels["clean"] is not None:
             del labels["noisy"]
         for kind, values in labels.items():
             if values is None:
                 continue
-            metric = cast(KnownMean, self.accuracies[f"{split}_{kind}"])
-            metric.update(clean_logits.argmax(dim=1) == values, values)
+            metric, is_right = cast(KnownMean, self.accuracies[f"{split}_{kind}"]), clean_logits.argmax(dim=1) == values
+            self._log_mean(f"{split}/accuracy_{kind}", metric, dataloader_idx, is_right, values, split != "train")
+
+    def _log_mean(
+        self, name: str, metric: KnownMean, dataloader_idx: int, values: Tensor, labels: Tensor, in_bar: bool = False
+    ) -> None:
+        """Logs a mean over an epoch; those of other loaders than the first have ``/loader_N`` behind their name."""
+        if dataloader_idx == 0:
+            metric.update(values, labels)
             self.log(
-                f"{split}/accuracy_{kind}",
-                metric,
-                prog_bar=split != "train",
-                on_step=False,
-                on_epoch=True,
-                batch_size=len(noisy_labels),
-            )
+                name, metric, prog_bar=in_bar, on_step=False, on_epoch=True, add_dataloader_idx=False,
+                batch_size=len(labels),
+            )  # fmt: skip
+            return
+        others = self._of_other_loaders
+        others.setdefault(f"{name}/loader_{dataloader_idx}", KnownMean().to(values.device)).update(values, labels)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_other_loaders()
+
+    def on_test_epoch_end(self) -> None:
+        self._log_other_loaders()
+
+    def _log_other_loaders(self) -> None:
+        # In the same order in every process, which all must compute them.
+        for name, metric in sorted(self._of_other_loaders.items()):
+            self.log(name, metric.compute(), rank_zero_only=True)
+        self._of_other_loaders.clear()
 
 
 def _num_classes(num_classes: int | None, class_names: Sequence[str] | None) -> int:

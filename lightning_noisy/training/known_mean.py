@@ -27,8 +27,9 @@ class KnownMean(Metric):
     def update(self, values: Tensor, labels: Tensor) -> None:
         """(B,) numbers or truth values and (B,) labels, -1 where unknown."""
         is_known = labels != UNKNOWN
-        self.total += torch.where(is_known, values.float(), 0.0).sum()
-        self.known += is_known.sum()
+        # Not in place: a validation in inference mode leaves tensors that may not be changed outside of it.
+        self.total = self.total + torch.where(is_known, values.float(), 0.0).sum()
+        self.known = self.known + is_known.sum()
 
     def compute(self) -> Tensor:
         """The mean, a scalar; NaN where no label is known."""

@@ -2,6 +2,8 @@
 
 import functools
 import importlib
+import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,26 +11,56 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 
+from lightning_noisy.trusted_names import is_trusted
+
 Primitives = dict[str, Any]
 
 
-def resolve_callable(name: str, value: Callable[..., Any] | Mapping[str, Any]) -> Callable[..., Any]:
+def resolve_callable(
+    name: str, value: Callable[..., Any] | Mapping[str, Any], base: type[Optimizer] | type[LRScheduler]
+) -> Callable[..., Any]:
     """A callable from itself or from ``{"class_path": ..., "init_args": {...}}``.
 
+    A checkpoint may be a stranger's: only subclasses of ``base`` are taken, and nothing is imported for them but torch,
+    timm, Lightning and transformers. A class of another library must have been imported before; where it was not, the
+    error comes when it is called, so that a model can be loaded without what has trained it.
+
+    Args:
+        name: Of the argument, for messages.
+        value: The callable, or the description of a class.
+        base: :class:`~torch.optim.Optimizer` or :class:`~torch.optim.lr_scheduler.LRScheduler`.
+
     Raises:
-        ValueError: If ``value`` is neither, or the class does not exist. The message starts with ``name``.
+        ValueError: If ``value`` is neither, or the class does not exist or is no subclass of ``base``. The message
+            starts with ``name``.
     """
     if callable(value):
         return value
     expected = f"Expected argument `{name}` to be a callable or a dict with `class_path` and `init_args`, but got"
     if not isinstance(value, Mapping) or not isinstance(value.get("class_path"), str):
         raise ValueError(f"{expected} {value!r}.")
-    module, _, class_name = value["class_path"].rpartition(".")
+    path, init_args = value["class_path"], value.get("init_args") or {}
+    module, _, class_name = path.rpartition(".")
+    if module and not is_trusted(path) and module not in sys.modules:
+        return functools.partial(_refuse_to_import, name, path)
     try:
         found = getattr(importlib.import_module(module), class_name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{expected} the unknown class {value['class_path']!r}.") from error
-    return functools.partial(found, **value.get("init_args", {}))
+        raise ValueError(f"{expected} the unknown class {path!r}.") from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ValueError(
+            f"Expected argument `{name}` to be a subclass of {base.__module__}.{base.__qualname__}, but got {path!r}. "
+            "Where it comes from a file, look at who wrote that."
+        )
+    return functools.partial(found, **init_args)
+
+
+def _refuse_to_import(name: str, path: str, *_: Any) -> Any:
+    module = path.rpartition(".")[0]
+    raise ValueError(
+        f"Expected argument `{name}` to be a class of torch, timm, lightning or transformers, or one that this program "
+        f"has imported, but got {path!r}. If you trust it, `import {module}` before the model is loaded."
+    )
 
 
 def callable_to_primitives(value: Callable[..., Any] | Mapping[str, Any] | str | None) -> Primitives | str | None:
@@ -46,6 +78,17 @@ def callable_to_primitives(value: Callable[..., Any] | Mapping[str, Any] | str |
     if found is None or not all(_is_primitive(argument) for argument in value.keywords.values()):
         return None
     return _class_to_primitives(found, value.keywords)
+
+
+def known_steps(steps: float) -> int:
+    """How many steps a training has; raises a :class:`ValueError` where nobody knows."""
+    if not math.isfinite(steps):
+        raise ValueError(
+            "Expected `trainer.max_epochs` or `trainer.max_steps` to be given with the `lr_scheduler` 'cosine', which "
+            "must know how long the training is, but got neither. Give one, beside `max_time` too, or another "
+            "`lr_scheduler`."
+        )
+    return int(steps)
 
 
 def cosine_schedule(optimizer: Optimizer, total_steps: int, warmup_steps: int = 0) -> LRScheduler:

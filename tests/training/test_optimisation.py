@@ -1,10 +1,12 @@
 import functools
+import importlib
 import itertools
 
 import pytest
 import torch
 from torch import nn
 
+from lightning_noisy import NoisyImageClassifier
 from lightning_noisy.training import optimisation
 
 
@@ -19,7 +21,10 @@ def test_a_callable_survives_as_primitives(value):
     primitives = optimisation.callable_to_primitives(value)
     assert isinstance(primitives, dict)
     parameters = [nn.Parameter(torch.zeros(1))]
-    first, second = value(parameters), optimisation.resolve_callable("optimizer", primitives)(parameters)
+    first, second = (
+        value(parameters),
+        optimisation.resolve_callable("optimizer", primitives, torch.optim.Optimizer)(parameters),
+    )
     assert type(first) is type(second)
     assert first.defaults.keys() == second.defaults.keys()
     assert all(
@@ -39,7 +44,37 @@ def test_a_function_has_no_primitives_and_words_stay_words():
 )
 def test_what_is_no_callable_is_named(value):
     with pytest.raises(ValueError, match="Expected argument `optimizer`"):
-        optimisation.resolve_callable("optimizer", value)
+        optimisation.resolve_callable("optimizer", value, torch.optim.Optimizer)
+
+
+@pytest.mark.parametrize(
+    "path", ["os.system", "subprocess.Popen", "torch.nn.Linear", "torch.load", "torch.optim.lr_scheduler.LinearLR"]
+)
+def test_only_an_optimizer_is_taken_for_one(path):
+    with pytest.raises(ValueError, match=r"`optimizer` to be a subclass of torch\.optim.*Optimizer, but got"):
+        optimisation.resolve_callable("optimizer", {"class_path": path}, torch.optim.Optimizer)
+
+
+def test_a_strangers_library_is_not_imported_and_ones_own_is(tmp_path, monkeypatch):
+    code = "import torch\nopen('ran', 'w')\nclass Own(torch.optim.SGD):\n    pass\n"
+    (tmp_path / "a_strangers.py").write_text(code, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    described = {"class_path": "a_strangers.Own", "init_args": {"lr": 0.1}}
+    module = NoisyImageClassifier("timm:test_resnet", num_classes=3, pretrained=False, optimizer=described)
+    assert module.hparams["optimizer"] == described, "the model can be loaded, and exported, without it"
+    with pytest.raises(ValueError, match="If you trust it, `import a_strangers` before"):
+        module.configure_optimizers()
+    assert not (tmp_path / "ran").exists()
+    importlib.import_module("a_strangers")
+    found = optimisation.resolve_callable("optimizer", described, torch.optim.Optimizer)
+    assert type(found([nn.Parameter(torch.zeros(1))])).__name__ == "Own"
+
+
+def test_a_cosine_must_know_the_length():
+    assert optimisation.known_steps(7.0) == 7
+    with pytest.raises(ValueError, match=r"`trainer\.max_epochs` or `trainer\.max_steps`"):
+        optimisation.known_steps(float("inf"))
 
 
 def test_cosine_follows_its_formula_in_every_group():
