@@ -7,7 +7,7 @@ Change: --data and --backbone; every option of transformers.TrainingArguments ca
     python recipes/hf_trainer.py --data photos/ --backbone timm/resnet50.a1_in1k --output_dir runs/hf --license mit
     torchrun --nproc_per_node 2 recipes/hf_trainer.py ...    # the same options, several GPUs (or processes on a CPU)
     accelerate launch recipes/hf_trainer.py ...              # as `accelerate config` says
-    ... --eval_strategy epoch        # held-out training images then say how long the warm-up pays
+    ... --eval_strategy epoch        # held-out training images then say what is learned by heart
     ... --resume_from_checkpoint true                        # goes on from the newest checkpoint in --output_dir
 """
 
@@ -109,7 +109,7 @@ def run(arguments: list[str]) -> dict[str, float]:
         model=model,
         args=args,
         train_dataset=splits["train"],
-        # Never the test images: an evaluation in each epoch (`--eval_strategy epoch`) tells how long to warm up.
+        # Never the test images: an evaluation in each epoch (`--eval_strategy epoch`) tells what is learned by heart.
         eval_dataset=splits.get("validation"),
         compute_metrics=accuracy("noisy"),
     )
