@@ -15,7 +15,14 @@ from torch.distributed import DistNetworkError
 
 from lightning_noisy import __version__
 from lightning_noisy.audit import commands as audit_commands
-from lightning_noisy.cli_parser import PROGRAM, OneSentenceErrors, is_debugging, one_sentence
+from lightning_noisy.cli_parser import (
+    AUDIT_COMMANDS,
+    HUB_COMMANDS,
+    PROGRAM,
+    OneSentenceErrors,
+    is_debugging,
+    one_sentence,
+)
 from lightning_noisy.hub import PushError, commands
 from lightning_noisy.launching import launching_sentence, other_processes, own_file
 from lightning_noisy.training.artifacts import PredictionFile, RunFiles
@@ -122,9 +129,9 @@ def train_fold(config: dict[str, Any], datamodule: L.LightningDataModule, direct
 def console_script() -> None:
     """What the shell calls: a mistake in the data or the options ends in its sentence, without a traceback."""
     try:
-        if sys.argv[1:2] and sys.argv[1] in commands.COMMANDS:
+        if sys.argv[1:2] and sys.argv[1] in HUB_COMMANDS:
             commands.run(sys.argv[1:])
-        elif sys.argv[1:2] and sys.argv[1] in audit_commands.COMMANDS:
+        elif sys.argv[1:2] and sys.argv[1] in AUDIT_COMMANDS:
             with own_file():
                 audit_commands.run(sys.argv[1:], train_fold)
         else:

@@ -5,6 +5,21 @@ import re
 from typing import Any, NoReturn
 
 PROGRAM = "lightning-noisy"
+FIT_COMMANDS = {
+    "fit": "Train through the noise layer; what remains are a clean model, the noise and the metrics of the run.",
+    "validate": "Measure a checkpoint on the held-out images.",
+    "test": "Measure a checkpoint on the test images.",
+    "predict": "Write what a checkpoint predicts for every training image.",
+}
+AUDIT_COMMANDS = {
+    "audit": "Find the training labels that are wrong and what they should be: a table, a CSV, a page to review.",
+    "apply": "Write a manifest with cleaned labels from an audit and the decisions of its review.",
+}
+HUB_COMMANDS = {
+    "noise": "Tell how many training labels are wrong, in which classes, and which are confused; as CSV and PNG too.",
+    "export": "Write the clean model of a checkpoint into a folder that plain timm or transformers loads.",
+    "push": "Push the clean model of a checkpoint, or a folder that `export` wrote, to the Hub in one commit.",
+}
 
 
 class OneSentenceErrors:

@@ -9,7 +9,7 @@ import timm
 import torch
 import yaml
 
-from lightning_noisy import NoisyImageClassifier
+from lightning_noisy import NoisyImageClassifier, __version__
 from lightning_noisy.cli import console_script, main, one_sentence
 
 TINY = [
@@ -170,11 +170,40 @@ def test_one_sentence_finds_the_reason_in_a_list_of_types():
     assert one_sentence("Just\n  this.") == "Just this."
 
 
-def test_the_console_script_is_installed():
+def in_shell(*arguments):
     script = Path(sys.executable).with_name("lightning-noisy")
-    shown = subprocess.run([script, "--help"], capture_output=True, text=True, check=True)
-    for subcommand in ("fit", "validate", "test", "predict"):
-        assert subcommand in shown.stdout
+    return subprocess.run([script, *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["help"], ["fitt"]])
+def test_all_commands_are_listed_with_what_to_type_first(arguments):
+    shown = in_shell(*arguments)
+    unknown = arguments == ["fitt"]
+    assert shown.returncode == (2 if unknown else 0)
+    text = shown.stderr if unknown else shown.stdout
+    for command in ("fit", "validate", "test", "predict", "audit", "apply", "noise", "export", "push"):
+        assert re.search(rf"^{command} +[A-Z]", text, re.MULTILINE), command
+    assert "lightning-noisy fit --data.source photos/" in text
+    if unknown:
+        assert text.startswith("lightning-noisy: error: Expected a command, but got 'fitt'. Did you mean `fit`?")
+
+
+def test_the_list_and_the_version_import_nothing_heavy():
+    code = """
+import sys
+from lightning_noisy.start import console_script
+for arguments in (["--version"], []):
+    sys.argv = ["lightning-noisy", *arguments]
+    console_script()
+print(sorted({"torch", "lightning", "transformers", "timm", "datasets", "pyarrow", "numpy"} & set(sys.modules)))
+"""
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.startswith(f"lightning-noisy {__version__}") and shown.rstrip().endswith("[]")
+
+
+def test_a_command_of_lightning_is_still_one():
+    shown = in_shell("validate", "--help")
+    assert shown.returncode == 0 and "--ckpt_path" in shown.stdout
 
 
 def shell(monkeypatch, *arguments):

@@ -19,15 +19,11 @@ from lightning_noisy.audit.label_audit import LabelAudit
 from lightning_noisy.audit.manifest import show_report
 from lightning_noisy.audit.report import write_report
 from lightning_noisy.audit.wandb_table import log_suspicious_images
-from lightning_noisy.cli_parser import PROGRAM, OneSentenceErrors
+from lightning_noisy.cli_parser import AUDIT_COMMANDS, PROGRAM, OneSentenceErrors
 from lightning_noisy.hub.card import plain_text
 from lightning_noisy.hub.checkpoints import read_run_config
 from lightning_noisy.launching import other_processes
 
-COMMANDS = {
-    "audit": "Find the training labels that are wrong and what they should be: a table, a CSV, a page to review.",
-    "apply": "Write a manifest with cleaned labels from an audit and the decisions of its review.",
-}
 POLICIES = ("drop", "relabel", "weight")
 SHOWN_PAIRS = 10
 OF_THE_AUDIT = ("accelerator", "strategy", "devices", "num_nodes")
@@ -51,7 +47,7 @@ class ApplyParser(OneSentenceErrors, ArgumentParser):
 
 
 def run(arguments: Sequence[str], train_fold: TrainFold) -> None:
-    """Parses the arguments, whose first is one of :data:`COMMANDS`, and does it.
+    """Parses the arguments, whose first is one of ``AUDIT_COMMANDS``, and does it.
 
     Args:
         arguments: As in the shell.
@@ -108,7 +104,7 @@ def _audit(arguments: Sequence[str], train_fold: TrainFold) -> None:
 
 
 def _apply(arguments: Sequence[str]) -> None:
-    parser = ApplyParser(prog=f"{PROGRAM} apply", description=COMMANDS["apply"])
+    parser = ApplyParser(prog=f"{PROGRAM} apply", description=AUDIT_COMMANDS["apply"])
     parser.add_argument("--config", action="config", help="A YAML file with these options.")
     parser.add_argument("--audit", type=str, required=True, help="The folder that `audit` wrote.")
     parser.add_argument("--policy", type=str, required=True, help="For images not reviewed: drop, relabel or weight.")
@@ -146,7 +142,7 @@ def _run_config(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _audit_parser(data: Mapping[str, Any] | None) -> AuditParser:
-    parser = AuditParser(prog=f"{PROGRAM} audit", description=COMMANDS["audit"])
+    parser = AuditParser(prog=f"{PROGRAM} audit", description=AUDIT_COMMANDS["audit"])
     add = parser.add_argument
     add("--config", type=str, help="The config.yaml of the fit: its data and, for folds, its training.")
     add("--ckpt_path", type=str, required=True, help="A checkpoint: a file, a folder, or FSDP shards.")

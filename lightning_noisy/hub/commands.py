@@ -9,16 +9,10 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from lightning_noisy.cli_parser import PROGRAM, OneSentenceErrors
+from lightning_noisy.cli_parser import HUB_COMMANDS, PROGRAM, OneSentenceErrors
 from lightning_noisy.hub.export import export_clean
 from lightning_noisy.hub.noise_report import noise_of_checkpoint, show_noise, write_noise
 from lightning_noisy.hub.push import PushReport, push_clean
-
-COMMANDS = {
-    "export": "Write the clean model of a checkpoint into a folder that plain timm or transformers loads.",
-    "push": "Push the clean model of a checkpoint, or a folder that `export` wrote, to the Hub in one commit.",
-    "noise": "Tell how many training labels are wrong, in which classes, and which are confused; as CSV and PNG too.",
-}
 
 
 class Parser(OneSentenceErrors, ArgumentParser):
@@ -26,7 +20,7 @@ class Parser(OneSentenceErrors, ArgumentParser):
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Parses the arguments, whose first is one of :data:`COMMANDS`, and does it."""
+    """Parses the arguments, whose first is one of ``HUB_COMMANDS``, and does it."""
     command, *rest = arguments
     options = _parser(command).parse_args(rest).as_dict()
     options.pop("config", None)
@@ -42,7 +36,7 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _parser(command: str) -> Parser:
-    parser = Parser(prog=f"{PROGRAM} {command}", description=COMMANDS[command])
+    parser = Parser(prog=f"{PROGRAM} {command}", description=HUB_COMMANDS[command])
     add = parser.add_argument
     add("--config", action="config", help="A YAML file with these options.")
     add("--ckpt_path", type=str, required=True, help="A checkpoint: a file, a folder, or FSDP shards.")
