@@ -28,6 +28,7 @@ from lightning_noisy.launching import launching_sentence, other_processes, own_f
 from lightning_noisy.training.artifacts import PredictionFile, RunFiles
 from lightning_noisy.training.checkpoint_io import LastCheckpoint
 from lightning_noisy.training.record import CONFIG_KEY
+from lightning_noisy.upstream_messages import leave_out_upstream_messages
 
 DESCRIPTION = (
     "Fine-tune an image classifier on partly wrong labels and keep a clean model. More commands work on what a fit has "
@@ -127,7 +128,8 @@ def train_fold(config: dict[str, Any], datamodule: L.LightningDataModule, direct
 
 
 def console_script() -> None:
-    """What the shell calls: a mistake in the data or the options ends in its sentence, without a traceback."""
+    """Runs a command: a mistake in the data or the options ends in its sentence, without a traceback."""
+    leave_out_upstream_messages()
     try:
         if sys.argv[1:2] and sys.argv[1] in HUB_COMMANDS:
             commands.run(sys.argv[1:])

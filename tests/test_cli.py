@@ -206,6 +206,16 @@ def test_a_command_of_lightning_is_still_one():
     assert shown.returncode == 0 and "--ckpt_path" in shown.stdout
 
 
+@pytest.mark.slow
+def test_nothing_of_others_stands_between_a_user_and_the_table_at_the_end(tmp_path):
+    options = ["--data.source=digits", *TINY[:9], f"--trainer.default_root_dir={tmp_path}"]
+    shown = in_shell("fit", *options)
+    assert shown.returncode == 0, shown.stderr
+    said = shown.stdout + shown.stderr
+    assert "After the training" in said and "GPU available: False" in said
+    assert not re.search("litlogger|litmodels|LeafSpec|logging interval|tensorboardX|to estimate number", said), said
+
+
 def shell(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["lightning-noisy", *map(str, arguments)])
     console_script()

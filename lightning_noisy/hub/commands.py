@@ -41,7 +41,7 @@ def _parser(command: str) -> Parser:
     add("--config", action="config", help="A YAML file with these options.")
     add("--ckpt_path", type=str, required=True, help="A checkpoint: a file, a folder, or FSDP shards.")
     if command == "noise":
-        add("--output", type=str, help="A folder for transition_matrix.csv, classes.csv, pairs.csv and noise.png.")
+        add("--output", type=str, help="A folder for the matrices, classes.csv, pairs.csv and noise.png.")
         add("--most_pairs", type=int, default=10, help="How many of the most confused pairs to name.")
         return parser
     if command == "export":

@@ -11,15 +11,13 @@ from torch import nn
 from lightning_noisy import backbones
 from lightning_noisy.hub.card import CardOptions, render_card
 from lightning_noisy.hub.checkpoints import load_checkpoint
-from lightning_noisy.hub.noise_estimate import estimate_noise
+from lightning_noisy.hub.noise_estimate import COUNTS_FILE, MATRIX_FILE, estimate_noise
 from lightning_noisy.hub.trained_model import Source, TrainedModel, resolve_model
 from lightning_noisy.noise.files import CONFIG_FILE, WEIGHTS_FILE, save_noise_layer
 from lightning_noisy.noise.matrix import write_transition_matrix
 from lightning_noisy.pictures import draw_transition_matrices
 from lightning_noisy.run_record import RECORD_FILE, write_record
 
-MATRIX_FILE = "transition_matrix.csv"
-COUNTS_FILE = "label_counts.csv"
 PICTURE_FILE = "transition_matrix.png"
 CARD_FILE = "README.md"
 OUR_FILES = (CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, MATRIX_FILE, COUNTS_FILE, PICTURE_FILE, RECORD_FILE)

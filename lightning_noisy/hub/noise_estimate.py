@@ -9,6 +9,11 @@ from torch import Tensor
 from lightning_noisy.noise import NoiseLayer
 from lightning_noisy.noise.counting import counts_to_shares, disagreement_rate, triples_to_counts
 
+MATRIX_FILE = "transition_matrix.csv"
+"""What the noise layer holds."""
+COUNTS_FILE = "label_counts.csv"
+"""What the last epoch has counted, each row as shares."""
+
 
 @dataclass(frozen=True)
 class ClassNoise:

@@ -10,7 +10,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from lightning_noisy.hub.checkpoints import load_checkpoint
-from lightning_noisy.hub.noise_estimate import ClassNoise, ConfusedPair, NoiseEstimate, estimate_noise
+from lightning_noisy.hub.noise_estimate import (
+    COUNTS_FILE,
+    MATRIX_FILE,
+    ClassNoise,
+    ConfusedPair,
+    NoiseEstimate,
+    estimate_noise,
+)
 from lightning_noisy.noise.matrix import write_transition_matrix
 from lightning_noisy.pictures import draw_transition_matrices
 
@@ -54,27 +61,30 @@ def show_noise(console: Console, estimate: NoiseEstimate) -> None:
 
 
 def write_noise(directory: str | Path, estimate: NoiseEstimate, class_names: Sequence[str]) -> list[Path]:
-    """Writes ``transition_matrix.csv``, ``classes.csv``, ``pairs.csv`` and ``noise.png`` into a folder.
+    """Writes the matrices, ``classes.csv``, ``pairs.csv`` and ``noise.png`` into a folder.
 
-    The matrix is the estimate of ``T``, rows the true class: ``--data.noise=matrix:…`` and
-    ``NoiseConfig(transition_matrix=…)`` read it. A name that a spreadsheet would take for a formula gets an apostrophe
-    in the two other tables.
+    The matrices have the names of a run's and an export's: ``transition_matrix.csv`` is what the noise layer holds,
+    ``label_counts.csv`` what the last epoch counted, each row as shares, the better estimate; where nothing was counted
+    it is not there. Rows are the true class: ``--data.noise=matrix:…`` and ``NoiseConfig(transition_matrix=…)`` read
+    both. A name that a spreadsheet would take for a formula gets an apostrophe in the two other tables.
 
     Returns:
         The files.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    files = [directory / name for name in ("transition_matrix.csv", "classes.csv", "pairs.csv", "noise.png")]
-    matrix = list(estimate.matrices.values())[-1]
-    write_transition_matrix(files[0], matrix, class_names)
+    names = (MATRIX_FILE, COUNTS_FILE) if estimate.is_counted else (MATRIX_FILE,)
+    matrices = [directory / name for name in names]
+    for file, matrix in zip(matrices, estimate.matrices.values(), strict=True):
+        write_transition_matrix(file, matrix, class_names)
+    files = [directory / name for name in ("classes.csv", "pairs.csv", "noise.png")]
     classes = [(noise.name, noise.labels, noise.wrong, noise.lost) for noise in estimate.classes]
-    _write_rows(files[1], ("class", "labels", "share_of_labels_wrong", "share_of_class_mislabelled"), classes)
+    _write_rows(files[0], ("class", "labels", "share_of_labels_wrong", "share_of_class_mislabelled"), classes)
     pairs = [(pair.clean, pair.noisy, pair.share, pair.count) for pair in estimate.pairs]
-    _write_rows(files[2], ("true_class", "given_label", "share_of_true_class", "images"), pairs)
+    _write_rows(files[1], ("true_class", "given_label", "share_of_true_class", "images"), pairs)
     title = f"about {estimate.rate:.1%} of the training labels are wrong"
-    draw_transition_matrices(files[3], estimate.matrices, class_names, title)
-    return files
+    draw_transition_matrices(files[2], estimate.matrices, class_names, title)
+    return [*matrices, *files]
 
 
 def _class_table(classes: Sequence[ClassNoise]) -> Table:

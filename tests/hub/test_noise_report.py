@@ -37,7 +37,11 @@ def test_it_tells_the_rate_the_classes_and_the_pairs(tmp_path):
     order = [text.index(name) for name in ("bird", "dog [red]", "=cat()")]  # 40%, 18% and 8% wrong
     assert order == sorted(order) and "40.0%" in text and "18.2%" in text and "7.7%" in text
     assert "25.0%" in text[text.index("Most confused") :]  # 20 of the 80 cats are called dogs
-    files = write_noise(tmp_path / "noise", estimate, NAMES)
+    written = write_noise(tmp_path / "noise", estimate, NAMES)
+    assert [file.name for file in written[:2]] == ["transition_matrix.csv", "label_counts.csv"]
+    held = np.array([row[1:] for row in rows(written[0])[1:]], dtype=float)
+    np.testing.assert_allclose(held, NoiseLayer(3).transition_matrix().numpy(), rtol=1e-5)
+    files = written[1:]
     counts = triples_to_counts(TRIPLES, 3).numpy()
     matrix = np.array([row[1:] for row in rows(files[0])[1:]], dtype=float)
     np.testing.assert_allclose(matrix, counts / counts.sum(axis=1, keepdims=True), rtol=1e-6)
