@@ -116,7 +116,7 @@ class NoisyForImageClassification(PreTrainedModel):
             backbone_config=native.config,
             noise=None if noise_config is None else noise_config.to_dict(),
             id2label=dict(native.config.id2label),
-            label2id=dict(native.config.label2id),
+            label2id={name: label for label, name in native.config.id2label.items()},  # timm's config may lack it
             dtype=native.dtype,
         )
         model = cls(config, native)

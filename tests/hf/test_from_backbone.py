@@ -2,7 +2,12 @@ import pytest
 import timm
 import torch
 import transformers
-from transformers import AutoModelForImageClassification, ViTModel
+from transformers import (
+    AutoModelForImageClassification,
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
+    ViTModel,
+)
 
 from lightning_noisy import NoiseConfig
 from lightning_noisy.hf import NoisyForImageClassification
@@ -161,3 +166,10 @@ def test_a_mistake_is_one_sentence_that_names_it(mistake, tmp_path):
     with pytest.raises(ValueError, match=message) as raised:
         NoisyForImageClassification.from_backbone(**{"backbone": tiny_vit(), **make(tmp_path)})
     assert "\n" not in str(raised.value)
+
+
+def test_a_config_that_knows_its_classes_in_one_direction_alone():
+    config = TimmWrapperConfig(architecture="test_resnet", id2label={0: "ant", 1: "bee", 2: "cat"}, num_labels=3)
+    assert config.label2id is None
+    model = NoisyForImageClassification.from_backbone(TimmWrapperForImageClassification(config))
+    assert model.config.label2id == {"ant": 0, "bee": 1, "cat": 2}
