@@ -131,8 +131,9 @@ class EpochCounts:
         summary = self.so_far()
         if summary is not None and summary.images > 0:
             if noise_layer is not None:
+                gain = None if self.last is None else self.last.estimated_rate - summary.estimated_rate
                 noise_layer.update_from_counts(
-                    summary.label_counts, summary.confidence, summary.held_out_agreement, summary.explained
+                    summary.label_counts, summary.confidence, summary.held_out_agreement, summary.explained, gain
                 )
             self.last = summary
         self._label_counts = self._sums = self._summary = None

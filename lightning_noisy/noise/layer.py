@@ -128,6 +128,7 @@ class NoiseLayer(nn.Module):
         confidence: float | None = None,
         held_out_agreement: float | None = None,
         explained: float | None = None,
+        gain: float | None = None,
     ) -> None:
         """Takes what an epoch has shown, for the next one: the matrix, the labels' weights, the layer's share.
 
@@ -142,6 +143,7 @@ class NoiseLayer(nn.Module):
                 sure as it is right.
             held_out_agreement: The share of the noisy validation labels that the network predicted after it.
             explained: How much surer the network was where it agreed with the label than where it did not.
+            gain: By how much its agreement with the labels has risen since the epoch before.
 
         Raises:
             ValueError: If ``counts`` is not (K, K).
@@ -157,18 +159,16 @@ class NoiseLayer(nn.Module):
         if confidence is None:
             confidence = float(counts.trace() / counts.sum())
         self.label_weights.copy_(balancing_weights(counts, self.config.class_balance).float())
-        self._update_share(counts, confidence, held_out_agreement, explained)
+        self._update_share(counts, confidence, held_out_agreement, explained, gain)
         if self.config.follows_counts:
             matrix = from_confusion(counts.float())  # K² doubles may be too many
             self._set_weight(functional.weight_from_transition_matrix(matrix, self.config.noise_type))
             self._knows_matrix = True
 
-    def _update_share(
-        self, counts: Tensor, confidence: float, held_out_agreement: float | None, explained: float | None
-    ) -> None:
+    def _update_share(self, counts: Tensor, confidence: float, *shown: float | None) -> None:
         share, epochs, waited, step_backs = self.progress.tolist()
         if self.config.warmup_epochs == "auto":
-            new = next_share(share, int(step_backs), counts, confidence, held_out_agreement, explained)
+            new = next_share(share, int(step_backs), counts, confidence, *shown)
         else:
             is_over = epochs + 1 >= self.config.warmup_epochs
             new = Share(float(is_over), 0, "" if is_over else "its `warmup_epochs` were not over")

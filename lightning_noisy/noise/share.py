@@ -25,11 +25,14 @@ LEARNED_BY_HEART = 0.02
 """By how much the agreement with the training labels must be above that with held-out noisy ones, where there are any.
 A network that has learned no label by heart, and disagrees where it is unsure, needs no noise layer: on classes that
 overlap, or under augmentation, its own errors would be taken for noise."""
+SETTLED = 0.02
+"""By how much at most the agreement with the labels rises from one epoch to the next when a network has learned what it
+can. Many classes and much noise leave it unsure for good."""
 PLAINLY_BY_HEART = 0.05
 """As before: above it the network does not learn what is general any more, however unsure it is."""
 EXPLAINED = 0.2
 """How much surer the network may be where it agrees with the label than where it does not, for the disagreement to be
-noise and not its own doubt, so that nothing need be learned by heart first."""
+noise and not its own doubt, so that once it has settled nothing need be learned by heart first."""
 MOST_STEP_BACKS = 6
 
 
@@ -57,6 +60,7 @@ def next_share(
     confidence: float,
     held_out_agreement: float | None = None,
     explained: float | None = None,
+    gain: float | None = None,
 ) -> Share:
     """The share after an epoch that has shown these counts.
 
@@ -68,6 +72,7 @@ def next_share(
         held_out_agreement: The share of noisy validation labels that the network predicts; ``None`` without a
             validation.
         explained: The mean confidence where the network agreed with the label less that where it did not.
+        gain: By how much the agreement with the labels has risen since the epoch before; ``None`` in the first one.
     """
     if step_backs >= MOST_STEP_BACKS:
         return Share(0.0, step_backs, f"it had to step back {step_backs} times, because classes were being lost")
@@ -81,7 +86,7 @@ def next_share(
     if low := classes_below(counts, PREDICTED_TO_ENTER):
         reason = "{classes} was predicted for less than half of the images with its label"
         return Share(0.0, step_backs, reason, tuple(low))
-    reason = _why_to_wait(counts, confidence, held_out_agreement, explained)
+    reason = _why_to_wait(counts, confidence, held_out_agreement, explained, gain)
     return Share(0.0 if reason else 1.0, step_backs, reason)
 
 
@@ -98,19 +103,23 @@ def classes_below(counts: Tensor, share: float, tolerance: float = TOLERANCE) ->
     return torch.nonzero(is_below).flatten().tolist()
 
 
-def _why_to_wait(counts: Tensor, confidence: float, held_out_agreement: float | None, explained: float | None) -> str:
+def _why_to_wait(
+    counts: Tensor, confidence: float, held_out_agreement: float | None, explained: float | None, gain: float | None
+) -> str:
     total = float(counts.sum())
     agreement = float(counts.trace()) / max(total, 1.0)
     chance = float(counts.sum(dim=0).max()) / max(total, 1.0)
     if agreement < chance + ABOVE_CHANCE * (1 - chance):
         return f"the network agreed with {agreement:.0%} of the labels, hardly more than chance ({chance:.0%})"
     by_heart = 0.0 if held_out_agreement is None else agreement - held_out_agreement
-    if confidence < CONFIDENCE_TO_ENTER * agreement and by_heart < PLAINLY_BY_HEART:
+    has_settled = gain is not None and gain < SETTLED
+    is_done = has_settled if held_out_agreement is None else by_heart >= PLAINLY_BY_HEART
+    if confidence < CONFIDENCE_TO_ENTER * agreement and not is_done:
         return (
             f"the network was still learning: its mean confidence of {confidence:.0%} was far below its agreement "
             f"with the labels, {agreement:.0%}"
         )
-    is_doubt = explained is None or explained >= EXPLAINED
+    is_doubt = explained is None or explained >= EXPLAINED or not has_settled
     if is_doubt and held_out_agreement is not None and by_heart < LEARNED_BY_HEART:
         return (
             f"no label was learned by heart, and the network disagreed where it was unsure: it agreed with "
