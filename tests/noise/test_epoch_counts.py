@@ -123,3 +123,20 @@ def test_processes_are_asked_only_where_somebody_asks_and_once():
     counts.observe(*batches()[0])
     assert counts.state_dict(of_this_process=True)["so_far"]["sums"][2] == 32  # its own alone
     assert len(asked) == 2
+
+
+def test_the_layer_is_told_how_much_better_the_network_agrees_than_before():
+    told = []
+
+    class Listening(NoiseLayer):
+        def update_from_counts(self, *shown):
+            told.append(shown)
+
+    layer, counts = Listening(4), EpochCounts()
+    labels = torch.arange(4).repeat(2)
+    for epoch, right in enumerate((4, 6, 6)):
+        counts.start_epoch(epoch, layer)
+        predicted = torch.cat([labels[:right], (labels[right:] + 1) % 4])
+        counts.observe(5 * torch.eye(4)[predicted], labels)
+    counts.end_epoch(layer)
+    assert [shown[-1] for shown in told] == [None, pytest.approx(0.25), pytest.approx(0)]

@@ -31,18 +31,22 @@ def test_until_then_it_waits_and_says_why(counts, confidence, reason):
 
 
 @pytest.mark.parametrize(
-    ("confidence", "held_out", "explained", "share"),
+    ("confidence", "held_out", "explained", "gain", "share"),
     [
-        (0.8, None, 0.3, 1),  # without a validation nobody knows what is learned by heart
-        (0.8, 0.79, 0.3, 0),  # it has learned nothing by heart, and errs where it is unsure
-        (0.8, 0.79, 0.1, 1),  # it errs where it is sure: that is noise
-        (0.8, 0.77, 0.3, 1),  # it learns by heart
-        (0.3, 0.77, 0.1, 0),  # but is far from sure yet
-        (0.3, 0.70, 0.3, 1),  # and will not be
+        (0.8, None, 0.3, 0.1, 1),  # without a validation nobody knows what is learned by heart
+        (0.8, 0.79, 0.3, 0.0, 0),  # it has learned nothing by heart, and errs where it is unsure
+        (0.8, 0.79, 0.1, 0.0, 1),  # it errs where it is sure, and has settled: that is noise
+        (0.8, 0.79, 0.1, 0.1, 0),  # it still gets better
+        (0.8, 0.79, 0.1, None, 0),  # in the first epoch nobody knows
+        (0.8, 0.77, 0.3, 0.1, 1),  # it learns by heart
+        (0.3, 0.77, 0.1, 0.0, 0),  # but is far from sure yet
+        (0.3, 0.70, 0.3, 0.1, 1),  # and will not be
+        (0.3, None, 0.3, 0.1, 0),
+        (0.3, None, 0.3, 0.0, 1),
     ],
 )
-def test_a_validation_says_when_the_layer_is_needed(confidence, held_out, explained, share):
-    found = next_share(0.0, 0, GOOD, confidence, held_out, explained)
+def test_the_layer_is_asked_for_when_it_is_needed(confidence, held_out, explained, gain, share):
+    found = next_share(0.0, 0, GOOD, confidence, held_out, explained, gain)
     assert found.value == share and bool(found.reason) == (share == 0)
     if held_out == 0.79 and not share:
         assert "no label was learned by heart" in found.reason and "80% of the training labels" in found.reason
@@ -71,6 +75,7 @@ def test_a_class_of_few_images_may_be_below_by_chance():
             st.lists(st.integers(0, 50), min_size=9, max_size=9).filter(any),
             st.floats(0, 1),
             st.none() | st.floats(0, 1),
+            st.none() | st.floats(-1, 1),
             st.none() | st.floats(-1, 1),
         ),
         max_size=40,
