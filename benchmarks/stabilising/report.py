@@ -74,10 +74,8 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
 
 def groups(lines: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """What the tables are about."""
-    of = {
-        "all": lines,
-        "where all methods are trained": [line for line in lines if draw(line["number"]).has_competitors],
-    }
+    complete = {number for number, methods in by_configuration(lines).items() if {*METHODS} <= methods.keys()}
+    of = {"all": lines, "where all methods are trained": [line for line in lines if line["number"] in complete]}
     of["data that no choice has seen"] = [line for line in lines if line["data"] in NEVER_CHOSEN_ON]
     for kind in ("trainer", "data"):
         for name in sorted({line[kind] for line in lines}):
@@ -144,5 +142,5 @@ def draw_picture(lines: list[dict[str, Any]], path: Path) -> None:
     low.set_title("The lower end: harm")
     low.set_xlim(-0.3, 0.02)
     low.set_ylim(0, 0.4)
-    whole.legend(loc="lower right")
+    whole.legend(loc="upper left")
     figure.savefig(path, dpi=120)
