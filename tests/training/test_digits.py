@@ -86,6 +86,6 @@ def test_without_noise_the_default_does_no_harm(accuracy):
 
 
 def test_the_layer_as_published_loses_a_class_and_the_guard_says_so(accuracy):
-    with pytest.warns(UserWarning, match="stopped predicting class"):
+    with pytest.warns(UserWarning, match="does not predict class"):
         _, classes = accuracy(NoiseConfig.paper(10), "uniform:0.0")
     assert min(classes) < 10
