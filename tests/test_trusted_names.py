@@ -4,18 +4,16 @@ import pytest
 import torch
 
 from lightning_noisy.hub.checkpoints import read_run_config
-from lightning_noisy.trusted_names import expect_trusted_names
 
 
-def test_a_configuration_of_the_own_libraries_passes():
-    expect_trusted_names(
-        {
-            "data": {"class_path": "lightning_noisy.NoisyImageDataModule", "init_args": {"source": "evil.photos"}},
-            "model": {"init_args": {"lr_scheduler": "cosine", "optimizer": {"class_path": "torch.optim.SGD"}}},
-            "trainer": {"callbacks": [{"class_path": "lightning.pytorch.callbacks.EarlyStopping"}], "max_epochs": 3},
-        },
-        "file",
-    )
+def test_a_configuration_of_the_own_libraries_is_read(tmp_path):
+    config = {
+        "data": {"class_path": "lightning_noisy.NoisyImageDataModule", "init_args": {"source": "evil.photos"}},
+        "model": {"init_args": {"lr_scheduler": "cosine", "optimizer": {"class_path": "torch.optim.SGD"}}},
+        "trainer": {"callbacks": [{"class_path": "lightning.pytorch.callbacks.EarlyStopping"}], "max_epochs": 3},
+    }
+    torch.save({"cli_config": config}, tmp_path / "last.ckpt")
+    assert read_run_config(tmp_path / "last.ckpt") == config
 
 
 @pytest.mark.parametrize(

@@ -122,8 +122,8 @@ def _why_to_wait(
     is_doubt = explained is None or explained >= EXPLAINED or not has_settled
     if is_doubt and held_out_agreement is not None and by_heart < LEARNED_BY_HEART:
         return (
-            f"no label was learned by heart, and the network disagreed where it was unsure: it agreed with "
-            f"{agreement:.0%} of the training labels and {held_out_agreement:.0%} of the validation's"
+            f"no label was learned by heart: the network agreed with {agreement:.0%} of the training labels and "
+            f"{held_out_agreement:.0%} of the validation's"
         )
     return ""
 

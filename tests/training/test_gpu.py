@@ -140,6 +140,8 @@ def test_no_loss_waits_for_the_gpu():
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        noisy_objective(layer, logits, labels).backward()
+        loss = noisy_objective(layer, logits, labels)
+        loss.backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert torch.isfinite(loss) and torch.isfinite(logits.grad).all()
