@@ -38,6 +38,8 @@ def describe_source(datamodule: Any) -> dict[str, Any]:
         "test_source": _absolute_source(datamodule.other_sources["test"]),
         "noise": _absolute_source(datamodule.noise, kinds=("matrix",)) if datamodule.noise else None,
         "max_train_images": datamodule.max_train_images,
+        "merge_similar_classes": datamodule.merge_similar_classes or None,
+        "on_empty_class": None if datamodule.on_empty_class == "error" else datamodule.on_empty_class,
     }
     drawn = {"val_fraction": datamodule.val_fraction, "seed": datamodule.seed, "on_broken": datamodule.on_broken}
     return {name: value for name, value in arguments.items() if value is not None} | drawn

@@ -15,6 +15,12 @@ def check_on_broken(on_broken: str) -> None:
         raise ValueError(f"Expected argument `on_broken` to be 'error' or 'skip', but got {on_broken!r}.")
 
 
+def check_on_empty_class(on_empty_class: str) -> None:
+    """What happens to a class without training images."""
+    if on_empty_class not in ("error", "skip"):
+        raise ValueError(f"Expected argument `on_empty_class` to be 'error' or 'skip', but got {on_empty_class!r}.")
+
+
 def check_clean_splits(clean_splits: Sequence[str] | None) -> None:
     """The splits whose labels were checked by hand."""
     for split in clean_splits or []:

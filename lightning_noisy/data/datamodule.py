@@ -4,27 +4,32 @@ import copy
 import os
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as L
 import numpy as np
 import torch
+from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lightning_noisy.data.arguments import check_at_least, check_clean_splits, check_on_broken
+from lightning_noisy.data.arguments import check_at_least, check_clean_splits, check_on_broken, check_on_empty_class
+from lightning_noisy.data.findings import FINDINGS_FILE, find_what_is_odd, tell_findings, write_findings
 from lightning_noisy.data.labels import (
     check_every_class_has_images,
     count_checked_labels,
     find_class_names,
+    leave_out_empty_classes,
     number_labels,
     training_weights,
     transition_matrix_from,
     wrong_share,
 )
 from lightning_noisy.data.loading import EpochSampler, ImageDataset, ResumableLoader, evaluation_loader, world
-from lightning_noisy.data.scan import leave_out_broken, scan_images
-from lightning_noisy.data.sources import Columns, read_other_source, read_source
+from lightning_noisy.data.scan import Look, leave_out_broken, look_at_images
+from lightning_noisy.data.similar_classes import merge_similar_classes, warn_of_similar_classes
+from lightning_noisy.data.sources import Columns, RawSplit, read_other_source, read_source
 from lightning_noisy.data.table import LabelledImages
 from lightning_noisy.data.transforms import check_augmentation, data_config_for, make_transform
 from lightning_noisy.noise.synthetic import corrupt_labels, transition_matrix_from_spec
@@ -38,18 +43,21 @@ class NoisyImageDataModule(L.LightningDataModule):
 
     Args:
         source: ``"digits"``; a folder with a folder for each class (or ``train/``, ``val/``, ``test/`` with such
-            folders inside); a manifest file (.csv, .tsv, .jsonl, .parquet; with a ``split`` column or without);
-            ``"hub:NAME"`` of a ``datasets`` data set, or ``"hub:DIR"``; ``"idx:DIR"`` with MNIST-style files; a data
-            set as its publishers lay it out: ``"clothing1m:DIR"``, ``"food101n:DIR"`` (its test images are
-            ``test_source="food101:DIR"``), ``"webvision:DIR"`` or its first 50 classes from Google
-            ``"mini-webvision:DIR"``, ``"animal10n:DIR"``.
+            folders inside, or a ``metadata`` file of the imagefolder form of ``datasets``); a manifest file (.csv,
+            .tsv, .jsonl, .parquet; with a ``split`` column or without); ``"hub:NAME"`` of a ``datasets`` data set, or
+            ``"hub:DIR"``; ``"idx:DIR"`` with MNIST-style files; a data set as its publishers lay it out:
+            ``"clothing1m:DIR"``, ``"food101n:DIR"`` (its test images are ``test_source="food101:DIR"``),
+            ``"webvision:DIR"`` or its first 50 classes from Google ``"mini-webvision:DIR"``, ``"animal10n:DIR"``.
         label_column: Of a table; guessed by the usual names.
         clean_label_column: Column of checked labels, for evaluation only; may be empty in some rows.
         id_column: Column of stable ids; the path or the row number by default.
         image_column: Column of paths or images; guessed by the usual names.
         split_column: Column that says train, val or test; ``split`` where there is one.
         weight_column: Column of what each image weighs in the training loss; ``label_weight`` where there is one.
-        class_names: All classes, in order; read from the data by default.
+        class_names: All classes, in order; read from the data by default. Labels that are numbers are positions in it,
+            unless a class is called by a number.
+        merge_similar_classes: Makes one class of those whose names differ by case, spaces or Unicode form alone; by
+            default a warning names them.
         val_source: Another source for validation.
         test_source: Another source for testing.
         val_fraction: Share of the training images held out for validation where there is no other source, class by
@@ -63,6 +71,7 @@ class NoisyImageDataModule(L.LightningDataModule):
         augmentation: Changes to the backbone's training transform, by the names of ``timm.data.create_transform``:
             ``{"no_aug": true}``, ``{"hflip": 0.0, "scale": [0.5, 1.0]}``, ``{"auto_augment": "rand-m9-mstd0.5"}``.
         on_broken: ``"error"`` stops at the start when an image can't be decoded, ``"skip"`` leaves it out and lists it.
+        on_empty_class: ``"error"`` stops where a class has no training image, ``"skip"`` leaves it out with a warning.
         max_train_images: Trains on so many images, drawn class by class.
         seed: Seeds the hold-out, the noise, the order and the augmentation.
 
@@ -92,10 +101,13 @@ class NoisyImageDataModule(L.LightningDataModule):
         on_broken: Literal["error", "skip"] = "error",
         max_train_images: int | None = None,
         seed: int = 0,
+        merge_similar_classes: bool = False,
+        on_empty_class: Literal["error", "skip"] = "error",
     ) -> None:
         super().__init__()
         _datamodule_arg_validation(val_fraction, batch_size, num_workers, on_broken, max_train_images, image_size)
         check_clean_splits(clean_splits)
+        check_on_empty_class(on_empty_class)
         check_augmentation(augmentation or {})
         self.source = str(source)
         self.columns = Columns(
@@ -113,6 +125,9 @@ class NoisyImageDataModule(L.LightningDataModule):
         self.on_broken = on_broken
         self.max_train_images = max_train_images
         self.seed = seed
+        self.merge_similar_classes = merge_similar_classes
+        self.on_empty_class = on_empty_class
+        self._is_told = False
         self._datasets: dict[str, ImageDataset] = {}
         self._train_loader: ResumableLoader | None = None
         self._loader_state: dict[str, int] | None = None
@@ -120,19 +135,15 @@ class NoisyImageDataModule(L.LightningDataModule):
     @cached_property
     def splits(self) -> dict[str, LabelledImages]:
         """``train`` and, where there are any images for it, ``val`` and ``test``."""
-        raw = read_source(self.source, self.columns, self.seed)
+        raw = read_source(self.source, self.columns, self.seed, on_empty_class=self.on_empty_class)
         for split, source in self.other_sources.items():
             if source is not None:
-                raw[split] = read_other_source(split, source, self.columns, self.seed)
-        names = find_class_names(raw["train"], self.given_class_names)
-        splits = {
-            split: number_labels(part, names, is_clean=split in self.clean_splits or self.noise is not None)
-            for split, part in raw.items()
-        }
-        splits["train"] = replace(splits["train"], weights=training_weights(raw["train"]))
-        check_every_class_has_images(_label_counts(splits["train"]), names, raw["train"].where)
+                raw[split] = read_other_source(split, source, self.columns, self.seed, self.on_empty_class)
+        if self.merge_similar_classes:
+            raw = merge_similar_classes(raw, self.given_class_names)
+        splits = self._numbered(raw)
         if self.noise is not None:
-            matrix = transition_matrix_from_spec(self.noise, len(names), self.seed)
+            matrix = transition_matrix_from_spec(self.noise, len(splits["train"].class_names), self.seed)
             for offset, split in enumerate(("train", "val")):
                 if split in splits:
                     splits[split] = _corrupted(splits[split], matrix, self.seed + offset)
@@ -145,6 +156,22 @@ class NoisyImageDataModule(L.LightningDataModule):
             drawn = _draw_by_class(splits["train"].noisy_labels, share, self.seed)
             splits["train"] = splits["train"].select(np.flatnonzero(drawn))
         return {split: images for split, images in splits.items() if len(images)}
+
+    def _numbered(self, raw: dict[str, RawSplit]) -> dict[str, LabelledImages]:
+        names = find_class_names(raw["train"], self.given_class_names)
+        splits = {
+            split: number_labels(part, names, split in self.clean_splits or self.noise is not None, split)
+            for split, part in raw.items()
+        }
+        splits["train"] = replace(splits["train"], weights=training_weights(raw["train"]))
+        counts = _label_counts(splits["train"])
+        if self.given_class_names is None:
+            warn_of_similar_classes(dict(zip(names, counts.tolist(), strict=True)), raw["train"].where)
+        if self.on_empty_class == "skip":
+            return leave_out_empty_classes(splits, raw["train"].where)
+        remedy = "Add some, leave it out of `class_names`, or set `on_empty_class: skip`."
+        check_every_class_has_images(counts, names, raw["train"].where, remedy)
+        return splits
 
     @property
     def class_names(self) -> list[str]:
@@ -182,21 +209,40 @@ class NoisyImageDataModule(L.LightningDataModule):
     def prepare_data(self) -> None:
         """Looks at every image once (cached), so that ``setup`` knows the broken ones."""
         for split, images in self.splits.items():
-            scan_images(images, f"Looking at the {split} images")
+            look_at_images(images, split)
 
     def setup(self, stage: str) -> None:
         """Leaves out or refuses broken images and builds the transforms from the backbone's own data config.
+
+        Before a fit it tells once what the look at all images has found: a table, where the progress bar is on, and
+        ``data_scan.json`` beside the logs.
 
         Raises:
             ValueError: If an image is broken and ``on_broken`` is ``"error"``.
         """
         if not self._datasets:
-            splits = leave_out_broken(self.splits, self.source, self.on_broken, self.trainer)
+            looks = {split: look_at_images(images, split) for split, images in self.splits.items()}
+            splits = leave_out_broken(self.splits, looks, self.source, self.on_broken, self.trainer)
+            if stage == "fit" and not self._is_told:
+                self._tell_findings(looks)
             config = data_config_for(self.trainer, self.image_size)
             for split, images in splits.items():
                 augmentation = self._augmentation if split == "train" else None
                 self._datasets[split] = ImageDataset(images, make_transform(config, augmentation), self.seed)
             self.evaluation_transform = make_transform(config, None)
+
+    def _tell_findings(self, looks: dict[str, Look]) -> None:
+        self._is_told = True
+        trainer: Any = self.trainer
+        log_dir = trainer.log_dir if trainer is not None and trainer.loggers else None  # asks all processes
+        if trainer is not None and (not trainer.is_global_zero or trainer.fast_dev_run):
+            return
+        findings = find_what_is_odd(self.splits, looks, self.source)
+        file = None if log_dir is None else Path(log_dir) / FINDINGS_FILE
+        if file is not None:
+            write_findings(findings, file)
+        if trainer is None or trainer.progress_bar_callback is not None:
+            tell_findings(findings, Console(), file)
 
     def train_dataloader(self) -> DataLoader:
         dataset = self._datasets["train"]
@@ -242,6 +288,7 @@ class NoisyImageDataModule(L.LightningDataModule):
         """The same data module with other images in its splits."""
         other = copy.copy(self)
         other.__dict__["splits"] = splits
+        other._is_told = True
         other._datasets, other._train_loader, other._loader_state, other.trainer = {}, None, None, None
         return other
 

@@ -4,8 +4,9 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,34 @@ from lightning_noisy.data.table import LabelledImages
 SHOW_PROGRESS_FROM = 2000
 
 
-def scan_images(images: LabelledImages, description: str) -> dict[int, str]:
+@dataclass(frozen=True)
+class Look:
+    """What a look at all ``N`` images of a split has found.
+
+    Args:
+        broken: The reason for each broken image, by its index.
+        digests: (N,) uint64 of each image's bytes as they lie there; 0 for a broken image, or one in memory.
+    """
+
+    broken: dict[int, str]
+    digests: np.ndarray
+
+
+def look_at_images(images: LabelledImages, split: str) -> Look:
     """Decodes every image once; the result is cached and read again while no file has changed.
 
     The cache lies in ``LIGHTNING_NOISY_CACHE``, by default ``~/.cache/lightning_noisy``.
 
-    Returns:
-        The reason for each broken image, by its index.
+    Args:
+        images: The split.
+        split: Its name, for the progress bar.
     """
     if not images.store.needs_scan:
-        return {}
-    name = f"scan-{images.store.fingerprint(np.asarray(images.rows))}"
-    broken = cached(name, lambda: {str(index): why for index, why in _decode_all(images, description).items()})
-    return {int(index): reason for index, reason in broken.items()}
+        return Look({}, np.zeros(len(images), dtype=np.uint64))
+    fingerprint = images.store.fingerprint(np.asarray(images.rows))
+    found = cached(f"images-{fingerprint}", lambda: _decode_all(images, f"Looking at the {split} images"))
+    broken = {int(index): reason for index, reason in found["broken"].items()}
+    return Look(broken, np.frombuffer(bytes.fromhex(found["digests"]), ">u8").astype(np.uint64))
 
 
 def cached(name: str, compute: Callable[[], Any]) -> Any:
@@ -55,12 +71,13 @@ def cached(name: str, compute: Callable[[], Any]) -> Any:
 
 
 def leave_out_broken(
-    splits: dict[str, LabelledImages], source: str, on_broken: str, trainer: Any
+    splits: dict[str, LabelledImages], looks: Mapping[str, Look], source: str, on_broken: str, trainer: Any
 ) -> dict[str, LabelledImages]:
     """The splits without images that can't be decoded; those are listed in ``broken_images.csv`` beside the logs.
 
     Args:
         splits: By name.
+        looks: At each of them.
         source: The user's name for the data, for messages.
         on_broken: ``"error"`` or ``"skip"``.
         trainer: The Trainer, which knows where the logs are; ``None`` writes into the working directory.
@@ -68,7 +85,7 @@ def leave_out_broken(
     Raises:
         ValueError: If one is broken and ``on_broken`` is ``"error"``, or a class has no image left.
     """
-    reasons = {split: scan_images(images, f"Looking at the {split} images") for split, images in splits.items()}
+    reasons = {split: looks[split].broken for split in splits}
     count = sum(len(broken) for broken in reasons.values())
     if count == 0:
         return splits
@@ -107,21 +124,25 @@ def write_broken_images(path: Path, broken: dict[str, list[tuple[str, str, str]]
             writer.writerows((split, *row) for row in rows)
 
 
-def _decode_all(images: LabelledImages, description: str) -> dict[int, str]:
-    broken: dict[int, str] = {}
+def _decode_all(images: LabelledImages, description: str) -> dict[str, Any]:
+    broken: dict[str, str] = {}
+    digests = bytearray()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        reasons = pool.map(lambda index: _why_broken(images, index), range(len(images)))
-        for index, reason in enumerate(
-            track(reasons, description, total=len(images), disable=len(images) < SHOW_PROGRESS_FROM, transient=True)
+        looks = pool.map(lambda index: _look_at(images, index), range(len(images)))
+        hide = len(images) < SHOW_PROGRESS_FROM
+        for index, (reason, digest) in enumerate(
+            track(looks, description, total=len(images), disable=hide, transient=True)
         ):
+            digests += digest
             if reason is not None:
-                broken[index] = reason
-    return broken
+                broken[str(index)] = reason
+    return {"broken": broken, "digests": digests.hex()}
 
 
-def _why_broken(images: LabelledImages, index: int) -> str | None:
+def _look_at(images: LabelledImages, index: int) -> tuple[str | None, bytes]:
+    """Why an image is broken, if it is, and a digest of its bytes."""
     try:
         images.read(index)
+        return None, hashlib.blake2b(images.encoded(index), digest_size=8).digest()
     except Exception as error:  # decoders raise many kinds, and each of them means a broken image
-        return f"{type(error).__name__}: {error}".splitlines()[0]
-    return None
+        return f"{type(error).__name__}: {error}".splitlines()[0], bytes(8)

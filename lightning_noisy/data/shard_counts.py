@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from rich.progress import track
 
-from lightning_noisy.data.labels import check_class_names, class_names_from
+from lightning_noisy.data.labels import check_class_names, class_names_from, numbers_are_names
 from lightning_noisy.data.scan import cached
 from lightning_noisy.data.shard_layout import Layout, member_value, parquet_layout, tar_layout, tar_samples
 from lightning_noisy.data.shards import KINDS, shard_name, suffix_of
@@ -126,12 +126,15 @@ class LabelNumbers:
 
     def __init__(self, class_names: list[str], layout: Layout) -> None:
         self.own_names = layout.class_names if layout.class_names != class_names else None
+        self.by_name = layout.class_names is None and numbers_are_names(class_names)
         self.numbers = {name: number for number, name in enumerate(class_names)}
 
     def __call__(self, label: Label, place: str) -> int:
         """Raises a :class:`ValueError` that names the place of a label that is none of the classes."""
         if isinstance(label, int) and self.own_names is not None and 0 <= label < len(self.own_names):
             label = self.own_names[label]
+        if isinstance(label, int) and self.by_name:
+            label = str(label)
         if isinstance(label, int) and 0 <= label < len(self.numbers):
             return label
         if isinstance(label, str) and label in self.numbers:

@@ -79,6 +79,12 @@ def parquet_layout(url: str, columns: Columns, where: str) -> Layout:
     if image in pictures:
         kept[image] = datasets.Image(decode=False)
     label = features[fields["label"].name]
+    if isinstance(label, datasets.List | datasets.LargeList):
+        raise ValueError(
+            f"Expected argument `label_column` to name one label for each image of {where!r}, but "
+            f"{fields['label'].name!r} holds lists: images with several labels (multi-label data) are not handled. "
+            "Keep one label of each, or name another column."
+        )
     names = list(label.names) if isinstance(label, datasets.ClassLabel) else None
     return Layout(image, fields["label"], fields["clean_label"], fields["id"], names, kept)
 

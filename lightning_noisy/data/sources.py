@@ -1,7 +1,7 @@
 """From a source's name to its splits: images and labels as they lie there, not yet numbered by class."""
 
 import gzip
-import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from lightning_noisy.data.stores import ArrayStore, FileStore, is_utf8, readable
-from lightning_noisy.data.table import ImageStore, unique_ids
+from lightning_noisy.data.stores import ArrayStore
+from lightning_noisy.data.table import ImageStore
+from lightning_noisy.data.table_paths import URL
 
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
 DIGITS_TEST_SIZE = 497
@@ -59,7 +60,9 @@ class Columns:
     weight: str | None = None
 
 
-def read_source(source: str, columns: Columns, seed: int, argument: str = "source") -> dict[str, RawSplit]:
+def read_source(
+    source: str, columns: Columns, seed: int, argument: str = "source", on_empty_class: str = "error"
+) -> dict[str, RawSplit]:
     """The splits (``train``, ``val``, ``test``) that a source has.
 
     Args:
@@ -67,11 +70,12 @@ def read_source(source: str, columns: Columns, seed: int, argument: str = "sourc
         columns: Column names for tables.
         seed: Seeds the split of ``"digits"``.
         argument: The user's name for the source, for messages.
+        on_empty_class: ``"error"``, or ``"skip"`` to leave out class folders without images.
 
     Raises:
         ValueError: If the source does not exist or can't be read.
     """
-    from lightning_noisy.data import published, tables
+    from lightning_noisy.data import folders, published, tables
 
     if not isinstance(source, str | Path) or not str(source):
         raise ValueError(f"Expected argument `{argument}` to be {_KINDS}, but got {source!r}.")
@@ -84,23 +88,28 @@ def read_source(source: str, columns: Columns, seed: int, argument: str = "sourc
         return tables.read_hub(rest, columns, argument)
     if kind in published.READERS and rest:
         return published.read_published(kind, Path(rest).expanduser(), argument)
+    if re.match(URL, str(source)):
+        raise ValueError(
+            f"Expected argument `{argument}` to be {_KINDS}, but got the URL {str(source)!r}. Download it first, or "
+            "stream shards of images by `StreamingImageDataModule`."
+        )
     path = Path(source).expanduser()
     if path.is_dir():
         if tables.is_saved_dataset(path):
             return tables.read_hub(str(path), columns, argument)
-        return _folder(path, argument)
+        return folders.read_folder(path, columns, argument, on_empty_class)
     if path.is_file():
         return tables.read_manifest(path, columns, argument)
     raise ValueError(f"Expected argument `{argument}` to be {_KINDS}, but {str(source)!r} does not exist.")
 
 
-def read_other_source(split: str, source: str, columns: Columns, seed: int) -> RawSplit:
+def read_other_source(split: str, source: str, columns: Columns, seed: int, on_empty_class: str = "error") -> RawSplit:
     """What the arguments ``val_source`` and ``test_source`` name: the images of one split.
 
     Raises:
         ValueError: If the source can't be read, or has several splits and none of this name.
     """
-    found = read_source(source, replace(columns, strict=False), seed, f"{split}_source")
+    found = read_source(source, replace(columns, strict=False), seed, f"{split}_source", on_empty_class)
     if split not in found and len(found) > 1:
         raise ValueError(
             f"Expected argument `{split}_source` to name images for one split, but {source!r} has the splits "
@@ -134,50 +143,6 @@ def _digits(seed: int) -> dict[str, RawSplit]:
         )
         for split, part in {"train": np.sort(train_rows), "test": np.sort(test_rows)}.items()
     }
-
-
-def _folder(root: Path, argument: str) -> dict[str, RawSplit]:
-    folders = _visible_folders(root)
-    by_split = {SPLIT_NAMES[folder.name.lower()]: folder for folder in folders if folder.name.lower() in SPLIT_NAMES}
-    if "train" in by_split and len(by_split) == len(folders):
-        return {split: _class_folders(root, folder, argument) for split, folder in by_split.items()}
-    return {"train": _class_folders(root, root, argument)}
-
-
-def _class_folders(root: Path, folder: Path, argument: str) -> RawSplit:
-    class_folders = _visible_folders(folder)
-    if not class_folders:
-        raise ValueError(
-            f"Expected argument `{argument}` to hold a folder for each class with images inside, but {str(folder)!r} "
-            "has no folders. A list of files belongs into a manifest (.csv, .tsv, .parquet, .jsonl)."
-        )
-    paths: list[str] = []
-    labels: list[str] = []
-    for class_folder in class_folders:
-        files = _image_files(class_folder)
-        if not files:
-            raise ValueError(
-                f"Class {class_folder.name!r} has no images: {str(class_folder)!r} holds no file that ends in "
-                ".jpg, .png, .webp or another image suffix. Remove the folder or fill it."
-            )
-        paths += [file.relative_to(root).as_posix() for file in files]
-        labels += [readable(class_folder.name)] * len(files)
-    ids = pa.array(map(readable, paths), pa.string())
-    files = ids if all(map(is_utf8, paths)) else pa.array(map(os.fsencode, paths), pa.binary())
-    return RawSplit(FileStore(root, files), unique_ids(ids), pa.array(labels), where=readable(str(folder)))
-
-
-def _visible_folders(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _image_files(folder: Path) -> list[Path]:
-    suffixes = image_suffixes()
-    return sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in suffixes and not file.name.startswith(".") and file.is_file()
-    )
 
 
 def image_suffixes() -> set[str]:

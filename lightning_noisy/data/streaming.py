@@ -21,7 +21,7 @@ from lightning_noisy.data.labels import (
     wrong_share,
 )
 from lightning_noisy.data.loading import ImageDataset, evaluation_loader, world
-from lightning_noisy.data.scan import leave_out_broken, scan_images
+from lightning_noisy.data.scan import leave_out_broken, look_at_images
 from lightning_noisy.data.shard_counts import Shards, count_pairs, find_shard_classes, look_at_shards
 from lightning_noisy.data.shards import find_shards, names_shards
 from lightning_noisy.data.sources import Columns, read_other_source
@@ -146,7 +146,7 @@ class StreamingImageDataModule(L.LightningDataModule):
                 splits[split] = look_at_shards(_only(found, split, source), self._other_columns, source)
             elif source is not None:
                 raw = read_other_source(split, source, self.columns, self.seed)
-                splits[split] = number_labels(raw, self.class_names, is_clean=split in self.clean_splits)
+                splits[split] = number_labels(raw, self.class_names, split in self.clean_splits, split)
         for images in splits.values():
             if isinstance(images, Shards):
                 count_pairs(images, self.class_names)
@@ -174,7 +174,7 @@ class StreamingImageDataModule(L.LightningDataModule):
         """Counts what is in the shards and looks at every single image of other sources once (cached)."""
         for split, images in self.splits.items():
             if isinstance(images, LabelledImages):
-                scan_images(images, f"Looking at the {split} images")
+                look_at_images(images, split)
 
     def setup(self, stage: str) -> None:
         """Builds the transforms from the backbone's own data config and looks whether there are enough shards.
@@ -189,7 +189,8 @@ class StreamingImageDataModule(L.LightningDataModule):
             self._train_transform = make_transform(config, self.augmentation)
             self._plain_transform = make_transform(config, None)
             single = {split: images for split, images in self.splits.items() if isinstance(images, LabelledImages)}
-            single = leave_out_broken(single, self.source, self.on_broken, self.trainer)
+            looks = {split: look_at_images(images, split) for split, images in single.items()}
+            single = leave_out_broken(single, looks, self.source, self.on_broken, self.trainer)
             sharded = {split: images for split, images in self.splits.items() if isinstance(images, Shards)}
             self._readable = {**sharded, **single}
 

@@ -1,7 +1,7 @@
 """Sources that are tables: manifest files, and ``datasets`` data sets on disk or on the Hub."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.json
 import pyarrow.parquet
 
 from lightning_noisy.data.sources import SPLIT_NAMES, Columns, RawSplit
 from lightning_noisy.data.stores import DatasetStore, FileStore
 from lightning_noisy.data.table import unique_ids
+from lightning_noisy.data.table_paths import check_no_urls, usable_paths
+from lightning_noisy.data.text_tables import column_key, read_delimited, read_json_lines, typed_labels
 
-IMAGE_COLUMNS = ("path", "file_name", "filename", "file", "image", "image_path", "filepath", "img")
+IMAGE_COLUMNS = ("path", "file_name", "filename", "file", "image", "image_path", "filepath", "img", "url", "image_url")
 LABEL_COLUMNS = ("label", "noisy_label", "labels", "class", "target", "category", "fine_label")
 WEIGHT_COLUMN = "label_weight"
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
@@ -34,25 +34,42 @@ def read_manifest(path: Path, columns: Columns, argument: str) -> dict[str, RawS
         raise ValueError(
             f"Expected argument `{argument}` to be a manifest ending in {', '.join(SUFFIXES)}, but got {path.name!r}."
         )
-    try:
-        if suffix == ".parquet":
-            if _holds_images(pyarrow.parquet.read_schema(path), columns, path.name):
-                return _read_dataset(_dataset_from_parquet(path), columns, path.name, path.parent)
-            table = pyarrow.parquet.read_table(path)
-        elif suffix == ".jsonl":
-            table = pyarrow.json.read_json(path)
-        else:
-            options = pyarrow.csv.ParseOptions(delimiter="\t" if suffix == ".tsv" else ",", newlines_in_values=True)
-            table = pyarrow.csv.read_csv(path, parse_options=options)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"The manifest {str(path)!r} can't be read: {reason}") from error
-    image = find_column("image_column", columns.image, IMAGE_COLUMNS, table.column_names, path.name)
-    paths = table[image].combine_chunks().cast(pa.string())
-    if paths.null_count:
-        raise ValueError(f"Row {_first_null(paths)} of {path.name!r} has no image in column {image!r}.")
-    store = FileStore(path.parent, paths)
-    return _by_split(store, table, columns, path.name, paths, _class_label_names(table.schema))
+    if suffix == ".parquet" and _embeds_images(path, columns):
+        return _read_dataset(_dataset_from_parquet(path), columns, path.name, path.parent)
+    return _manifest_splits(_read_table(path, columns, argument), path, columns)
+
+
+def read_metadata(path: Path, columns: Columns, argument: str, is_optional: bool) -> dict[str, RawSplit] | None:
+    """The splits of a ``metadata`` file of the imagefolder form of ``datasets``.
+
+    Without a split column they are those folders (``train/``, ``val/``, ``test/``) in which all the images lie.
+
+    Args:
+        path: The file, whose paths are relative to its folder.
+        columns: Column names.
+        argument: The user's name for the source, for messages.
+        is_optional: Whether a file without labels is ``None`` rather than an error, since class folders tell them.
+
+    Raises:
+        ValueError: If it can't be read or lacks a column.
+    """
+    table = _read_table(path, columns, argument)
+    present = table.column_names
+    is_list_of_labels = all(
+        wanted or any(same_column(name, present) for name in usual)
+        for wanted, usual in ((columns.image, IMAGE_COLUMNS), (columns.label, LABEL_COLUMNS))
+    )
+    if is_optional and not is_list_of_labels:
+        return None
+    splits = _manifest_splits(table, path, columns)
+    if len(splits) > 1 or columns.split or same_column("split", present):
+        return splits
+    whole = splits["train"]
+    if not isinstance(whole.store, FileStore):
+        return splits
+    folder_of_row = pc.list_element(pc.split_pattern(whole.store.paths, "/", max_splits=1), 0)
+    folders = {folder.lower() for folder in folder_of_row.unique().to_pylist()}
+    return _cut(whole, folder_of_row, path.name) if "train" in folders and folders <= set(SPLIT_NAMES) else splits
 
 
 def read_hub(name: str, columns: Columns, argument: str) -> dict[str, RawSplit]:
@@ -91,6 +108,43 @@ def is_saved_dataset(folder: Path) -> bool:
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
+def _read_table(path: Path, columns: Columns, argument: str) -> pa.Table:
+    suffix, called = path.suffix.lower(), f"argument `{argument}` ({path.name!r})"
+    try:
+        if suffix == ".parquet":
+            return pyarrow.parquet.read_table(path)
+        if suffix == ".jsonl":
+            return read_json_lines(path, called)
+        named = (columns.image, columns.label, columns.clean_label, columns.id, columns.split, columns.weight)
+        usual = {*IMAGE_COLUMNS, *LABEL_COLUMNS, *filter(None, named)}
+        return read_delimited(path, usual, columns.weight or WEIGHT_COLUMN, called)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"The manifest {str(path)!r} can't be read: {str(error).splitlines()[0]}")
+
+
+def _manifest_splits(table: pa.Table, path: Path, columns: Columns) -> dict[str, RawSplit]:
+    image = find_column("image_column", columns.image, IMAGE_COLUMNS, table.column_names, path.name)
+    paths = table[image].combine_chunks().cast(pa.string())
+    if paths.null_count:
+        raise ValueError(f"Row {_first_null(paths)} of {path.name!r} has no image in column {image!r}.")
+    paths = usable_paths(paths, path.parent, path.name, image)
+    store = FileStore(path.parent, paths)
+    read_labels = typed_labels if path.suffix.lower() in (".csv", ".tsv") else _as_they_are
+    return _by_split(store, table, columns, path.name, paths, _class_label_names(table.schema), read_labels)
+
+
+def _embeds_images(path: Path, columns: Columns) -> bool:
+    try:
+        schema = pyarrow.parquet.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from error
+    return _holds_images(schema, columns, path.name)
+
+
 def _holds_images(schema: pa.Schema, columns: Columns, where: str) -> bool:
     """Whether the image column of a Parquet file has the images themselves rather than their paths."""
     kinds = {field.name: field.type for field in schema}
@@ -110,6 +164,8 @@ def _read_dataset(dataset: Any, columns: Columns, where: str, root: Path) -> dic
 
     images = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
     image = find_column("image_column", columns.image, [*images, *IMAGE_COLUMNS], dataset.column_names, where)
+    if dataset.features[image] == datasets.Value("string"):
+        check_no_urls(pa.array(dataset[:1][image], pa.string()), where, image)
     store = DatasetStore(dataset, image, root)
     others = [name for name in dataset.column_names if name != image]
     if not others:
@@ -121,6 +177,10 @@ def _read_dataset(dataset: Any, columns: Columns, where: str, root: Path) -> dic
     return _by_split(store, table, columns, where, None, names)
 
 
+def _as_they_are(labels: pa.Array) -> pa.Array:
+    return labels
+
+
 def _by_split(
     store: Any,
     table: pa.Table,
@@ -128,32 +188,31 @@ def _by_split(
     where: str,
     paths: pa.Array | None,
     class_names: dict[str, list[str]],
+    read_labels: Callable[[pa.Array], pa.Array] = _as_they_are,
 ) -> dict[str, RawSplit]:
+    present = table.column_names
     if not columns.strict:
-        columns = present_columns(columns, table.column_names)
-    label = find_column("label_column", columns.label, LABEL_COLUMNS, table.column_names, where)
-    clean = columns.clean_label and find_column(
-        "clean_label_column", columns.clean_label, (), table.column_names, where
-    )
-    identifier = columns.id and find_column("id_column", columns.id, (), table.column_names, where)
-    weight = columns.weight or (WEIGHT_COLUMN if WEIGHT_COLUMN in table.column_names else None)
-    if weight is not None:
-        find_column("weight_column", weight, (), table.column_names, where)
+        columns = present_columns(columns, present)
+    label = find_column("label_column", columns.label, LABEL_COLUMNS, present, where)
+    clean = columns.clean_label and find_column("clean_label_column", columns.clean_label, (), present, where)
+    identifier = columns.id and find_column("id_column", columns.id, (), present, where)
+    weight = columns.weight or same_column(WEIGHT_COLUMN, present)
+    weight = weight and find_column("weight_column", weight, (), present, where)
     names = paths if identifier is None else table[identifier].combine_chunks()
     whole = RawSplit(
         store=store,
         ids=unique_ids(pa.array([str(row) for row in range(len(table))]) if names is None else names),
-        labels=table[label].combine_chunks(),
-        clean_labels=table[clean].combine_chunks() if clean else None,
+        labels=read_labels(table[label].combine_chunks()),
+        clean_labels=read_labels(table[clean].combine_chunks()) if clean else None,
         class_names=class_names.get(label),
         is_clean=label == clean,
         where=where,
         weights=table[weight].combine_chunks() if weight else None,
     )
-    split_column = columns.split or ("split" if "split" in table.column_names else None)
+    split_column = columns.split or same_column("split", present)
     if split_column is None:
         return {"train": whole}
-    find_column("split_column", split_column, (), table.column_names, where)
+    split_column = find_column("split_column", split_column, (), present, where)
     return _cut(whole, table[split_column].combine_chunks(), where)
 
 
@@ -161,7 +220,7 @@ def present_columns(columns: Columns, present: Sequence[str]) -> Columns:
     """The columns that are there; the clean labels stand in for the given ones."""
 
     def here(name: str | None) -> str | None:
-        return name if name in present else None
+        return name and same_column(name, present)
 
     clean_label = here(columns.clean_label)
     return Columns(
@@ -207,14 +266,15 @@ def _rows(whole: RawSplit, rows: np.ndarray) -> RawSplit:
 
 
 def find_column(argument: str, wanted: str | None, usual: Sequence[str], present: Sequence[str], where: str) -> str:
-    """The column that is wanted, or the first usual one that is there.
+    """The column that is wanted, or the first usual one that is there; case and outer spaces do not matter.
 
     Raises:
         ValueError: If there is none.
     """
     if wanted is not None:
-        if wanted in present:
-            return wanted
+        found = same_column(wanted, present)
+        if found is not None:
+            return found
         near = difflib.get_close_matches(wanted, present, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
@@ -222,12 +282,20 @@ def find_column(argument: str, wanted: str | None, usual: Sequence[str], present
             f"{wanted!r}.{hint}"
         )
     found = next((name for name in usual if name in present), None)
+    found = found or next((here for name in usual if (here := same_column(name, present)) is not None), None)
     if found is None:
         raise ValueError(
             f"Expected argument `{argument}` to be given, since {where!r} has none of the usual columns {list(usual)}, "
             f"but {list(present)}."
         )
     return found
+
+
+def same_column(name: str, present: Sequence[str]) -> str | None:
+    """The column of this name, or else the first one whose name differs by case, spaces, ``-`` and ``_`` alone."""
+    if name in present:
+        return name
+    return next((other for other in present if column_key(other) == column_key(name)), None)
 
 
 def _class_label_names(schema: pa.Schema) -> dict[str, list[str]]:

@@ -147,6 +147,18 @@ def test_a_data_set_saved_to_disk_and_one_with_splits(photos, tmp_path):
     assert NoisyImageDataModule(str(tmp_path / "one")).num_classes == 3
 
 
+def test_a_class_number_that_the_data_have_no_name_for(photos, tmp_path):
+    dataset = make_dataset(photos)
+    table = dataset.data.table.slice(0)
+    labels = [-1, *dataset["label"][1:]]
+    features = dataset.features
+    changed = pa.table({"picture": table["picture"], "label": pa.array(labels, pa.int64())})
+    datasets.Dataset(changed.replace_schema_metadata(features.arrow_schema.metadata)).save_to_disk(tmp_path / "d")
+    for options in ({}, {"class_names": ["cat", "bee", "ant"]}, {"merge_similar_classes": True}):
+        with pytest.raises(ValueError, match=r"row 0|Row 0"):
+            _ = NoisyImageDataModule(str(tmp_path / "d"), **options).splits
+
+
 def write_idx(path, values):
     header = struct.pack(">BBBB", 0, 0, 8, values.ndim) + struct.pack(f">{values.ndim}I", *values.shape)
     with gzip.open(path, "wb") if path.suffix == ".gz" else open(path, "wb") as file:
@@ -370,7 +382,10 @@ MISTAKES = {
         lambda p: mistake_in_a_manifest(p, label=["ant"] * 5 + [""] + ["bee"] * 30),
         r"Row 5 \('ant/05\.png'\).*no label",
     ),
-    "gap": (lambda p: mistake_in_a_manifest(p, label=[0, 1, 3] * 12), "Class 2 has no images"),
+    "gap": (
+        lambda p: {**mistake_in_a_manifest(p, label=[0, 1, 3] * 12), "class_names": list("abcd")},
+        "Class 'c' has no images.*`on_empty_class: skip`",
+    ),
     "negative": (lambda p: mistake_in_a_manifest(p, label=[0, 1, -1] * 12), "got -1"),
     "one class": (lambda p: mistake_in_a_manifest(p, label=["a"] * 36), "at least 2 classes"),
     "outside": (
@@ -390,7 +405,10 @@ MISTAKES = {
     "unreadable": (lambda p: {"source": str(_file(p, "list.parquet"))}, r"list\.parquet' can't be read"),
     "no idx files": (lambda p: {"source": f"idx:{p}"}, "train-images-idx3-ubyte"),
     "not saved": (lambda p: {"source": f"hub:{p}/none"}, r"`source`.*can load"),
-    "test class": (lambda p: {"source": str(p), "test_source": str(_other(p))}, "'wolf'"),
+    "test class": (
+        lambda p: {"source": str(p), "test_source": str(_other(p))},
+        "test images.*1 of them.*wolf/one.png.*'wolf'",
+    ),
     "noise": (lambda p: {"source": str(p), "noise": "uniform"}, "`noise` to end in a level"),
 }
 

@@ -346,8 +346,18 @@ def test_labels_that_are_missing_or_of_two_kinds(tmp_path):
         make(folder).setup("fit")
     with pytest.raises(ValueError, match=r"'000\.tar' .*invalid literal for int.*'ant'"):
         make(write_tars(tmp_path / "c", SIZES, lambda number, kind: {"cls": NAMES[kind]})).setup("fit")
-    with pytest.raises(ValueError, match=r"Class 1 has no images in .*, whose labels go from 0 to 4"):
-        make(write_parquet(tmp_path / "g", SIZES, label=lambda number, kind: 2 * kind)).setup("fit")
+
+
+def test_lists_of_labels_are_not_handled(tmp_path):
+    folder = write_parquet(tmp_path / "g", SIZES, label=lambda number, kind: [kind, 0])
+    with pytest.raises(ValueError, match=r"`label_column`.*'label' holds lists.*multi-label"):
+        make(folder).setup("fit")
+
+
+def test_labels_may_be_ids_with_gaps(tmp_path):
+    data = make(write_parquet(tmp_path / "g", SIZES, label=lambda number, kind: 2 * kind))
+    assert data.class_names == ["0", "2", "4"]
+    assert read_labels(data) == expected_labels(PARQUET, names=["0", "2", "4"])
 
 
 def test_a_shard_that_is_no_shard_is_named(tmp_path):
