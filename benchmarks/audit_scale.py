@@ -59,15 +59,16 @@ def ours(folder: Path, rows: int, classes: int) -> int:
     import pyarrow as pa
 
     from lightning_noisy.audit.issues_csv import write_issues
-    from lightning_noisy.audit.parts import PartWriter, begin
     from lightning_noisy.audit.posterior import score_labels
-    from lightning_noisy.audit.ranking import sum_up, write_ranking
+    from lightning_noisy.audit.ranking import PART_SCHEMA, sum_up, write_ranking
+    from lightning_noisy.audit.running import FILES
+    from lightning_noisy.inference.parts import PartWriter, begin
 
     output = folder / "audit"
     shutil.rmtree(output, ignore_errors=True)
-    begin(output, "scale", is_first_process=True)
+    begin(output, "scale", True, FILES)
     labels, matrix = np.load(folder / "labels.npy", mmap_mode="r"), evidence(classes)
-    writer = PartWriter(output)
+    writer = PartWriter(output, PART_SCHEMA)
     chunk = CHUNK_VALUES // classes
     with (folder / "probabilities.f32").open("rb") as file:
         for first in range(0, rows, chunk):

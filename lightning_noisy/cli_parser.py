@@ -13,6 +13,7 @@ FIT_COMMANDS = {
 }
 AUDIT_COMMANDS = {
     "audit": "Find the training labels that are wrong and what they should be: a table, a CSV, a page to review.",
+    "features": "Run a frozen backbone over all images once and keep what it sees, for audits and probes.",
     "apply": "Write a manifest with cleaned labels from an audit and the decisions of its review.",
 }
 HUB_COMMANDS = {

@@ -22,6 +22,7 @@ class Verdict:
         suggested: What it should be; looked at where ``is_issue`` alone.
         is_taken: Whether relabelling takes the suggestion.
         error: The estimated share of wrong labels.
+        interval: Between which it lies, where the method says so.
     """
 
     quality: np.ndarray
@@ -29,6 +30,7 @@ class Verdict:
     suggested: np.ndarray
     is_taken: np.ndarray
     error: float
+    interval: tuple[float, float] | None = None
 
 
 def by_posterior(predicted: Predicted, labels: Tensor) -> Verdict:

@@ -58,6 +58,34 @@ def write_tables(results: Results, cells: list[str], methods: list[str], path: P
     path.write_text("\n".join([head, *parts]), encoding="utf-8")
 
 
+def feature_tables(lines: list[dict], methods: list[str]) -> str:
+    """Markdown of the audits by features: a table for each measure, and how often the error rate's interval holds."""
+    cells = list(dict.fromkeys(line["cell"] for line in lines))
+    parts = ["# Audits by features", "Written by `python benchmarks/audit_features.py` from `audit_features.jsonl`."]
+    for name, title in TITLES.items():
+        seconds = name == "cpu_seconds"
+        rows = [["cell", "wrong", *methods], ["---"] + ["---:"] * (len(methods) + 1)]
+        for cell in cells:
+            own = [line for line in lines if line["cell"] == cell]
+            found = {method: [line for line in own if line["method"] == method] for method in methods}
+            values = [_number(found[method], name) for method in methods]
+            if any(values):
+                rows.append([cell, _number(found[methods[0]], "error_before"), *values])
+        table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        parts += [f"## {'Seconds of the processor' if seconds else title.split(' (')[0]}", table]
+    told = [line for line in lines if "error_low" in line]
+    held = sum(line["error_low"] <= line["error_before"] <= line["error_high"] for line in told)
+    parts.append(f"The true share of wrong labels lies in the interval that is told in {held} of {len(told)} audits.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _number(lines: list[dict], name: str) -> str:
+    values = [line[name] for line in lines if line.get(name) is not None]
+    if not values:
+        return ""
+    return f"{np.mean(values):.3f}" + (f" ± {np.std(values):.3f}" if len(values) > 1 and name != "error_before" else "")
+
+
 def _value(results: Results, cell: str, method: str, name: str) -> str:
     """The mean over the seeds, with the standard deviation for the ranking's precision; empty where there is none."""
     lines = results.get((cell, method), [])

@@ -2,29 +2,26 @@
 
 import hashlib
 import json
-import shutil
-import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import lightning.pytorch as L
 import numpy as np
 
 from lightning_noisy.audit import folds as fold_files
-from lightning_noisy.audit import parts
 from lightning_noisy.audit.folds import TrainFold, assign_folds, train_without
-from lightning_noisy.audit.issues_csv import write_issues
 from lightning_noisy.audit.label_audit import LabelAudit
 from lightning_noisy.audit.model import AuditModule, check_classes, fingerprint, trained_model
-from lightning_noisy.audit.predicting import AuditData, AuditedImages, predict
-from lightning_noisy.audit.ranking import sum_up, write_ranking
-from lightning_noisy.audit.source import describe_source, left_out, unique_over_splits
-from lightning_noisy.audit.summary import SUMMARY_FILE, summarise
+from lightning_noisy.audit.ranking import part_schema
+from lightning_noisy.audit.running import AuditRun, Look, images_to_audit, one_device
 from lightning_noisy.data import NoisyImageDataModule
 from lightning_noisy.data.loading import world
 from lightning_noisy.hub.trained_model import TrainedModel
+from lightning_noisy.inference import parts
+from lightning_noisy.inference.images import AllImages
+from lightning_noisy.inference.predicting import EveryImage, predict
 
 
 def audit_labels(
@@ -60,100 +57,54 @@ def audit_labels(
     _audit_arg_validation(datamodule, folds, train_fold, trainer)
     trained = trained_model(model)
     check_classes(trained, datamodule.class_names)
-    splits = unique_over_splits(datamodule.splits)
-    images = AuditedImages({split: splits[split] for split in audited_splits(datamodule)})
-    trainer = trainer or L.Trainer(devices=1, logger=False, enable_checkpointing=False)
+    images = images_to_audit(datamodule)
+    trainer = trainer or one_device()
     audit_id = _audit_id(trained, datamodule, images, trainer, folds, train_fold)
-    temporary = tempfile.TemporaryDirectory(prefix="lightning-noisy-audit-") if output is None else None
-    directory = Path(output or cast(tempfile.TemporaryDirectory, temporary).name).expanduser()
-    if not _is_finished(directory, audit_id, probabilities):
-        run = _Run(trainer, trained, datamodule, images, directory, folds, train_fold, probabilities)
-        parts.begin(directory, f"{audit_id} {probabilities}", trainer.is_global_zero)
-        total = run.look_at_all()
-        if trainer.is_global_zero:
-            run.finish(audit_id, total)
-        trainer.strategy.barrier()
-    if trainer.is_global_zero:
-        shutil.rmtree(directory / parts.FOLDER, ignore_errors=True)
-    return LabelAudit(directory, images.splits, temporary)
-
-
-def audited_splits(datamodule: NoisyImageDataModule) -> list[str]:
-    """The splits whose labels are in doubt: training and validation, but for labels that were checked by hand."""
-    return [split for split in ("train", "val") if split in datamodule.splits and split not in datamodule.clean_splits]
+    judge = f"{folds} models, each trained without the images that it judges" if folds else "the trained model"
+    run = AuditRun(trainer, datamodule, images, audit_id, judge, folds, probabilities)
+    look = _LookByModels(trainer, trained, datamodule, images, folds, train_fold, probabilities)
+    return run.make(output, look.at_all)
 
 
 @dataclass
-class _Run:
-    """An audit under way."""
+class _LookByModels:
+    """A look at all labels by one model, or by one for each fold."""
 
     trainer: L.Trainer
     trained: TrainedModel
     datamodule: NoisyImageDataModule
-    images: AuditedImages
-    directory: Path
+    images: AllImages
     folds: int
     train_fold: TrainFold | None
     probabilities: bool
 
-    def look_at_all(self) -> int:
-        """Fills the parts; how many images there are, broken ones left out."""
+    def at_all(self, directory: Path) -> Look:
+        """Fills the parts; broken images are left out."""
         fold_of = assign_folds(self.images, self.folds, self.datamodule.seed)
         total = 0
         for fold in range(max(self.folds, 1)):
-            finished = fold_files.images_of_finished(self.directory, fold)
-            total += self._look_at(fold_of, fold) if finished is None else finished
-        return total
+            finished = fold_files.images_of_finished(directory, fold)
+            total += self._look_at(fold_of, fold, directory) if finished is None else finished
+        return Look(total)
 
-    def finish(self, audit_id: str, total: int) -> None:
-        """From the parts to the files that stay."""
-        names = self.datamodule.class_names
-        write_ranking(self.directory, names, total, self.probabilities)
-        sums = sum_up(self.directory, len(names))
-        write_issues(self.directory)
-        summary = summarise(
-            sums, names, audit_id, folds=self.folds, has_probabilities=self.probabilities,
-            left_out=left_out(self.datamodule, list(self.images.splits)), source=describe_source(self.datamodule),
-        )  # fmt: skip
-        summary.write(self.directory)  # last: it says that all is there
-
-    def _look_at(self, fold_of: np.ndarray, fold: int) -> int:
+    def _look_at(self, fold_of: np.ndarray, fold: int, directory: Path) -> int:
         model = self.trained
         if self.train_fold is not None and self.folds:
-            model = train_without(self.train_fold, self.datamodule, self.images, fold_of, fold, self.directory)
+            model = train_without(self.train_fold, self.datamodule, self.images, fold_of, fold, directory)
         # Of its own, so that the user's is not bound to the trainer of an audit.
         own = self.datamodule.with_splits(self.images.splits)
-        data = AuditData(own, self.images, fold_of == fold, self.directory)
-        predict(self.trainer, AuditModule(model, self.probabilities), data)
+        data = EveryImage(own, self.images, fold_of == fold, directory)
+        schema = part_schema(self.probabilities)
+        predict(self.trainer, AuditModule(model, self.probabilities), data, schema)
         if not self.trainer.is_global_zero:
             return 0
-        done = parts.positions_done(self.directory, len(self.images))
-        missing = int((data.wanted & data.readable & ~done).sum())
-        if missing:
-            raise ValueError(
-                f"The rows of {missing} images are missing in {str(self.directory)!r}. All processes must write to one "
-                "folder that they share, and the trainer must not limit the batches (`limit_predict_batches`, "
-                "`fast_dev_run`); then run the same again."
-            )
-        images = int((data.wanted & done).sum())
-        fold_files.mark_finished(self.directory, fold, images)
+        images = int((data.wanted & parts.positions_done(directory, len(self.images))).sum())
+        fold_files.mark_finished(directory, fold, images)
         return images
 
 
-def _is_finished(directory: Path, audit_id: str, probabilities: bool) -> bool:
-    if not (directory / SUMMARY_FILE).is_file():
-        return False
-    audit = LabelAudit(directory)
-    if audit.summary.audit_id != audit_id:
-        raise ValueError(
-            f"Expected argument `output` to be a new folder or one of the same audit, but {str(directory)!r} holds the "
-            "audit of another model or of other labels. Name another folder, or remove this one."
-        )
-    return audit.summary.has_probabilities or not probabilities
-
-
 def _audit_id(
-    trained: TrainedModel, datamodule: NoisyImageDataModule, images: AuditedImages, trainer: L.Trainer, folds: int,
+    trained: TrainedModel, datamodule: NoisyImageDataModule, images: AllImages, trainer: L.Trainer, folds: int,
     train_fold: TrainFold | None,
 ) -> str:  # fmt: skip
     """Changes with all that the numbers depend on: weights, noise, images, labels, how they are read and computed."""

@@ -15,17 +15,22 @@ from rich.markup import escape
 from rich.table import Table
 
 from lightning_noisy.audit.auditing import audit_labels
+from lightning_noisy.audit.by_features import FOLDS, audit_by_features
 from lightning_noisy.audit.label_audit import LabelAudit
 from lightning_noisy.audit.manifest import show_report
 from lightning_noisy.audit.report import write_report
 from lightning_noisy.audit.wandb_table import log_suspicious_images
 from lightning_noisy.cli_parser import AUDIT_COMMANDS, PROGRAM, OneSentenceErrors
+from lightning_noisy.features import extract_features
+from lightning_noisy.features.table import FILES as FEATURE_FILES
 from lightning_noisy.hub.card import plain_text
 from lightning_noisy.hub.checkpoints import read_run_config
 from lightning_noisy.launching import other_processes
 
 POLICIES = ("drop", "relabel", "weight")
 SHOWN_PAIRS = 10
+BACKBONE_HELP = "a pretrained network, timm:NAME, timm:local-dir:DIR or hf:REPO_OR_DIR."
+PRETRAINED_HELP = "Whether to load the backbone's weights; features of random ones mean little."
 OF_THE_AUDIT = ("accelerator", "strategy", "devices", "num_nodes")
 """Options of the Trainer that say where it runs: of a fold's training they are those of the audit."""
 
@@ -56,6 +61,8 @@ def run(arguments: Sequence[str], train_fold: TrainFold) -> None:
     command, *rest = arguments
     if command == "audit":
         _audit(rest, train_fold)
+    elif command == "features":
+        _features(rest)
     else:
         _apply(rest)
 
@@ -83,16 +90,22 @@ def _audit(arguments: Sequence[str], train_fold: TrainFold) -> None:
     config = _run_config(arguments)
     parser = _audit_parser(config.get("data"))
     options = parser.parse_args(list(arguments))
-    if options.report_images < 1:
-        raise ValueError(f"Expected argument `report_images` to be at least 1, but got {options.report_images}.")
+    _check_options(options)
     parts = parser.instantiate_classes(options)
     trainer = L.Trainer(**{**parts.trainer})
-    fold = _fold_of(options, config, train_fold) if options.folds else None
     with other_processes(trainer):
-        audit = audit_labels(
-            options.ckpt_path, parts.data, options.output, trainer=trainer, folds=options.folds, train_fold=fold,
-            probabilities=options.probabilities,
-        )  # fmt: skip
+        if options.backbone:
+            audit = audit_by_features(
+                options.backbone, parts.data, options.output, trainer=trainer, features=options.features,
+                folds=FOLDS if options.folds is None else options.folds, probabilities=options.probabilities,
+                pretrained=options.pretrained,
+            )  # fmt: skip
+        else:
+            fold = _fold_of(options, config, train_fold) if options.folds else None
+            audit = audit_labels(
+                options.ckpt_path, parts.data, options.output, trainer=trainer, folds=options.folds or 0,
+                train_fold=fold, probabilities=options.probabilities,
+            )  # fmt: skip
     if trainer.is_global_zero:
         console = Console()
         show_audit(console, audit)
@@ -101,6 +114,43 @@ def _audit(arguments: Sequence[str], train_fold: TrainFold) -> None:
         log_suspicious_images(trainer.loggers, audit)
         for path in sorted(audit.directory.iterdir()):
             console.print(str(path), markup=False, highlight=False, soft_wrap=True)
+
+
+def _check_options(options: Namespace) -> None:
+    if options.report_images < 1:
+        raise ValueError(f"Expected argument `report_images` to be at least 1, but got {options.report_images}.")
+    if bool(options.ckpt_path) == bool(options.backbone):
+        both = "both" if options.ckpt_path else "neither"
+        raise ValueError(
+            "Expected either argument `ckpt_path`, a model that was trained on these labels, or `backbone`, a "
+            f"pretrained one that was not (as in `--backbone timm:resnet50.a1_in1k`), but got {both}."
+        )
+    if options.features and not options.backbone:
+        raise ValueError(
+            "Expected argument `features` to be given with `backbone` alone: a checkpoint looks at the images."
+        )
+
+
+def _features(arguments: Sequence[str]) -> None:
+    parser = AuditParser(prog=f"{PROGRAM} features", description=AUDIT_COMMANDS["features"])
+    parser.add_argument("--config", action="config", help="A YAML file with these options.")
+    parser.add_argument("--backbone", type=str, required=True, help=BACKBONE_HELP)
+    parser.add_argument("--pretrained", type=bool, default=True, help=PRETRAINED_HELP)
+    parser.add_argument("--output", type=str, required=True, help="The folder; the same again goes on after a kill.")
+    _add_data_and_trainer(parser, None)
+    options = parser.parse_args(list(arguments))
+    parts = parser.instantiate_classes(options)
+    trainer = L.Trainer(**{**parts.trainer})
+    with other_processes(trainer):
+        found = extract_features(
+            options.backbone, parts.data, options.output, trainer=trainer, pretrained=options.pretrained
+        )
+    if trainer.is_global_zero:
+        rows, size = found.values.shape
+        console = Console()
+        console.print(f"{rows:,} images, {size:,} features each:", highlight=False)
+        for name in FEATURE_FILES:
+            console.print(str(Path(options.output) / name), markup=False, highlight=False, soft_wrap=True)
 
 
 def _apply(arguments: Sequence[str]) -> None:
@@ -145,17 +195,24 @@ def _audit_parser(data: Mapping[str, Any] | None) -> AuditParser:
     parser = AuditParser(prog=f"{PROGRAM} audit", description=AUDIT_COMMANDS["audit"])
     add = parser.add_argument
     add("--config", type=str, help="The config.yaml of the fit: its data and, for folds, its training.")
-    add("--ckpt_path", type=str, required=True, help="A checkpoint: a file, a folder, or FSDP shards.")
+    add("--ckpt_path", type=str | None, default=None, help="A checkpoint: a file, a folder, or FSDP shards.")
+    add("--backbone", type=str | None, default=None, help="Without a checkpoint: " + BACKBONE_HELP)
+    add("--pretrained", type=bool, default=True, help=PRETRAINED_HELP)
+    add("--features", type=str | None, default=None, help="Where the backbone's features are or are to be kept.")
     add("--output", type=str, required=True, help="The folder of the audit; the same again goes on after a kill.")
     add("--report", type=bool, default=True, help="Whether to write report.html, a page to review the labels.")
     add("--report_images", type=int, default=1000, help="How many of the most suspicious images are on that page.")
-    add("--folds", type=int, default=0, help="Train so many models, each for the images that it has not seen.")
+    add("--folds", type=int | None, default=None, help="Train so many models, each for images that it has not seen.")
     add("--probabilities", type=bool, default=False, help="Whether to keep the posterior of all classes too.")
+    _add_data_and_trainer(parser, data)
+    return parser
+
+
+def _add_data_and_trainer(parser: AuditParser, data: Mapping[str, Any] | None) -> None:
     parser.add_lightning_class_args(L.LightningDataModule, "data", subclass_mode=True)
     parser.add_lightning_class_args(L.Trainer, "trainer")
     defaults = {"data": data or {"class_path": "lightning_noisy.NoisyImageDataModule"}}
     parser.set_defaults({**defaults, "trainer.logger": False, "trainer.enable_checkpointing": False})
-    return parser
 
 
 def _fold_of(options: Namespace, config: Mapping[str, Any], train_fold: TrainFold) -> Any:
@@ -173,6 +230,8 @@ def show_audit(console: Console, audit: LabelAudit) -> None:
     """Prints how many labels are wrong, class by class, and the pairs that are most often confused."""
     summary = audit.summary
     errors = summary.errors
+    if summary.caution:
+        console.print(escape(summary.caution), style="bold yellow", highlight=False)
     console.print(
         f"About {errors.value:.1%} of {summary.images} labels are wrong (between {errors.low:.1%} and "
         f"{errors.high:.1%}); {summary.issues:,} are flagged.",

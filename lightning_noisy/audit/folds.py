@@ -9,12 +9,12 @@ import lightning.pytorch as L
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
-from lightning_noisy.audit import parts
 from lightning_noisy.audit.model import trained_model
-from lightning_noisy.audit.predicting import AuditedImages
-from lightning_noisy.audit.whole_files import write_text
 from lightning_noisy.data import NoisyImageDataModule
 from lightning_noisy.hub.trained_model import TrainedModel
+from lightning_noisy.inference import parts
+from lightning_noisy.inference.images import AllImages
+from lightning_noisy.whole_files import write_text
 
 FOLDER = "folds"
 """Within that of the parts: the trainings belong to one audit as the parts do."""
@@ -23,7 +23,7 @@ TrainFold = Callable[[NoisyImageDataModule, Path], L.LightningModule]
 """Trains a new model on the images of a data module, with its files in a folder of its own."""
 
 
-def assign_folds(images: AuditedImages, folds: int, seed: int) -> np.ndarray:
+def assign_folds(images: AllImages, folds: int, seed: int) -> np.ndarray:
     """(N,) the fold of each image: training images class by class, the held-out ones, which none learns from, to 0.
 
     Args:
@@ -50,7 +50,7 @@ def assign_folds(images: AuditedImages, folds: int, seed: int) -> np.ndarray:
 
 
 def train_without(
-    train_fold: TrainFold, datamodule: NoisyImageDataModule, images: AuditedImages, fold_of: np.ndarray, fold: int,
+    train_fold: TrainFold, datamodule: NoisyImageDataModule, images: AllImages, fold_of: np.ndarray, fold: int,
     directory: Path,
 ) -> TrainedModel:  # fmt: skip
     """The model of a fold.

@@ -18,7 +18,7 @@ from lightning_noisy.audit.cleaning import BATCH_ROWS, Cleaning, ManifestReport,
 from lightning_noisy.audit.decisions import quote
 from lightning_noisy.audit.label_audit import LabelAudit
 from lightning_noisy.audit.source import check_files, with_images
-from lightning_noisy.audit.whole_files import put_in_place
+from lightning_noisy.whole_files import put_in_place
 
 SUFFIXES = (".parquet", ".csv", ".jsonl")
 METADATA_KEY = b"lightning_noisy"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_noisy import backbones
 from lightning_noisy.audit.posterior import label_evidence, score_labels
+from lightning_noisy.backbones.fingerprint import add_weights
 from lightning_noisy.hub.checkpoints import load_checkpoint
 from lightning_noisy.hub.trained_model import TrainedModel, record_of, resolve_model
 from lightning_noisy.noise.counting import triples_to_counts
@@ -68,9 +69,7 @@ def evidence(trained: TrainedModel) -> Tensor:
 def fingerprint(trained: TrainedModel) -> str:
     """A text that changes with the weights and with what is known of the noise."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(trained.clean_model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    add_weights(digest, trained.clean_model.state_dict())
     digest.update(evidence(trained).numpy().tobytes())
     return digest.hexdigest()
 

@@ -22,6 +22,7 @@ class ScoredLabels(NamedTuple):
             else the label is in doubt and nothing is better.
         clean_probability: float32, the classifier's own probability of the given label.
         is_issue: bool, whether ``p_given`` is below :data:`ISSUE_BELOW`.
+        predicted_label: int64, what the classifier itself says.
     """
 
     p_given: Tensor
@@ -29,6 +30,7 @@ class ScoredLabels(NamedTuple):
     p_suggested: Tensor
     clean_probability: Tensor
     is_issue: Tensor
+    predicted_label: Tensor
 
 
 def label_evidence(counts: Tensor) -> Tensor:
@@ -73,7 +75,32 @@ def score_labels(clean_logits: Tensor, noisy_labels: Tensor, log_evidence: Tenso
             p_suggested=torch.where(is_issue, (of_other - log_sum).exp(), p_given),
             clean_probability=(_of_label(logits, given) - logits.logsumexp(dim=1)).exp(),
             is_issue=is_issue,
+            predicted_label=logits.argmax(dim=1),
         )
+
+
+def score_posterior(
+    posterior: Tensor, clean_log_probs: Tensor, noisy_labels: Tensor, issue_below: float
+) -> ScoredLabels:
+    """The same from a posterior that is known already.
+
+    Args:
+        posterior: (B, K) ``P(clean = j | x, noisy = y)``.
+        clean_log_probs: (B, K) ``log p_j(x)``.
+        noisy_labels: (B,) integers in [0, K).
+        issue_below: An image whose given label is less probable is an issue.
+    """
+    p_given = _of_label(posterior, noisy_labels)
+    of_other, other = posterior.scatter(1, noisy_labels[:, None], -1.0).max(dim=1)
+    is_issue = p_given < issue_below
+    return ScoredLabels(
+        p_given=p_given,
+        suggested_label=torch.where(is_issue, other, noisy_labels),
+        p_suggested=torch.where(is_issue, of_other, p_given),
+        clean_probability=_of_label(clean_log_probs, noisy_labels).exp(),
+        is_issue=is_issue,
+        predicted_label=clean_log_probs.argmax(dim=1),
+    )
 
 
 def _of_label(values: Tensor, labels: Tensor) -> Tensor:

@@ -10,12 +10,36 @@ import pyarrow as pa
 import pyarrow.dataset
 
 from lightning_noisy.audit.label_audit import AUDIT_FILE, PROBABILITIES_FILE
-from lightning_noisy.audit.parts import FOLDER, part_files
-from lightning_noisy.audit.summary import LabelSums
-from lightning_noisy.audit.whole_files import put_in_place
+from lightning_noisy.audit.summary import Agreement, LabelSums
+from lightning_noisy.inference.parts import FOLDER, part_files
+from lightning_noisy.whole_files import put_in_place
 
+PART_SCHEMA = pa.schema(
+    {
+        "position": pa.int64(),
+        "id": pa.string(),
+        "path": pa.string(),
+        "split": pa.string(),
+        "row": pa.int64(),
+        "given_label": pa.int32(),
+        "suggested_label": pa.int32(),
+        "p_given": pa.float32(),
+        "p_suggested": pa.float32(),
+        "clean_probability": pa.float32(),
+        "is_issue": pa.bool_(),
+        "predicted_label": pa.int32(),
+    }
+)
+"""What the parts of an audit hold of each image."""
+PROBABILITIES = pa.field("probabilities", pa.list_(pa.float32()))
+"""The posterior of all classes, where it is asked for."""
 MEMORY_LIMIT = "1GB"
 """What a sort may take; the rest of it goes to files beside the parts."""
+
+
+def part_schema(with_probabilities: bool) -> pa.Schema:
+    """The columns of the parts."""
+    return PART_SCHEMA.append(PROBABILITIES) if with_probabilities else PART_SCHEMA
 
 
 def write_ranking(directory: Path, class_names: Sequence[str], total: int, with_probabilities: bool) -> None:
@@ -65,6 +89,30 @@ def sum_up(directory: Path, num_classes: int) -> LabelSums:
     np.add.at(likeliest, (given, given), found["images"] - found["better"])
     doubts, network_doubts = (np.bincount(given, found[name], num_classes) for name in ("doubts", "network_doubts"))
     return LabelSums(flagged, likeliest, doubts, network_doubts)
+
+
+def agreement(directory: Path, num_classes: int, is_out_of_sample: bool) -> Agreement:
+    """How often the judge says what the labels say, on images that it has not learned from where there are any.
+
+    Args:
+        directory: The audit's folder, with all parts.
+        num_classes: Number of classes ``K``.
+        is_out_of_sample: Whether it has learned from no image that it judges; else those held out for validation count,
+            and where there are none, all.
+    """
+    query = """
+        SELECT split, given_label, count(*) AS images, count(*) FILTER (predicted_label = given_label) AS agreeing
+        FROM parts GROUP BY ALL
+    """
+    with _connection(directory) as connection:
+        found = connection.execute(query).fetchnumpy()
+    held_out = found["split"] == "val"
+    chosen = held_out if held_out.any() and not is_out_of_sample else np.ones(len(held_out), dtype=bool)
+    of_label = np.bincount(found["given_label"][chosen], found["images"][chosen], num_classes)
+    images = int(of_label.sum())
+    agreeing = float(found["agreeing"][chosen].sum())
+    is_held_out = is_out_of_sample or bool(held_out.any())
+    return Agreement(agreeing / max(images, 1), float(of_label.max()) / max(images, 1), images, is_held_out)
 
 
 @contextmanager

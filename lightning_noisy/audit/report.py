@@ -21,7 +21,7 @@ from rich.progress import track
 from lightning_noisy.audit.images import AuditImages
 from lightning_noisy.audit.label_audit import AUDIT_FILE, REPORT_FILE, LabelAudit
 from lightning_noisy.audit.summary import AuditSummary
-from lightning_noisy.audit.whole_files import write_text
+from lightning_noisy.whole_files import write_text
 
 MOST_MATRIX_CLASSES = 30
 MOST_PAIRS = 12

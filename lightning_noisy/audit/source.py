@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import pyarrow.compute as pc
 from lightning_noisy.data.datamodule import NoisyImageDataModule
 from lightning_noisy.data.published import READERS
 from lightning_noisy.data.table import LabelledImages
+from lightning_noisy.inference.images import unique_over_splits
 
 if TYPE_CHECKING:
     from lightning_noisy.audit.label_audit import LabelAudit
@@ -61,22 +61,6 @@ def read_again(source: Mapping[str, Any]) -> dict[str, LabelledImages]:
     except (ValueError, TypeError, OSError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"The images of this audit can't be read again from where they lay: {reason}") from error
-
-
-def unique_over_splits(splits: dict[str, LabelledImages]) -> dict[str, LabelledImages]:
-    """The same splits; of an id that two of them have, the later one becomes ``ID#SPLIT``, for decisions go by ids."""
-    seen: pa.Array | None = None
-    unique: dict[str, LabelledImages] = {}
-    for split, images in splits.items():
-        ids = images.ids
-        if seen is not None:
-            is_known = pc.is_in(ids, value_set=seen)
-            if pc.any(is_known).as_py():
-                ids = pc.if_else(is_known, pc.binary_join_element_wise(ids, split, "#"), ids)
-                images = replace(images, ids=ids)
-        seen = ids if seen is None else pa.concat_arrays([seen, ids])
-        unique[split] = images
-    return unique
 
 
 def left_out(datamodule: NoisyImageDataModule, audited: Sequence[str]) -> list[str]:

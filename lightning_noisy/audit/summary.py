@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_noisy.audit.whole_files import write_text
+from lightning_noisy.whole_files import write_text
 
 SUMMARY_FILE = "summary.json"
 FORMAT_VERSION = 1
@@ -47,6 +47,33 @@ class ClassErrors:
     images: int
     issues: int
     errors: Share
+
+
+CLEARLY_ABOVE_CHANCE = 0.1
+"""Of the way from the most frequent label's share to one: how far the agreement of a network that can judge is."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How often the judge of an audit says what the given label says.
+
+    Args:
+        share: Of the images, in [0, 1].
+        chance: The share of the most frequent label: what a judge that has seen no image could reach.
+        images: How many were asked for.
+        is_held_out: Whether the judge has not learned from them.
+    """
+
+    share: float
+    chance: float
+    images: int
+    is_held_out: bool
+
+    @property
+    def is_hardly_above_chance(self) -> bool:
+        """Whether the lower end of the share's 95% interval is not clearly above chance."""
+        low = wilson(self.share, self.images)[0] if self.images else 0.0
+        return low < self.chance + CLEARLY_ABOVE_CHANCE * (1 - self.chance)
 
 
 @dataclass(frozen=True)
@@ -92,6 +119,8 @@ class AuditSummary:
         has_probabilities: Whether the posterior of all classes was kept.
         left_out: What the data hold beside the audited images and labels, in words.
         source: Where the images come from, to read them again: arguments of the data module.
+        judge: What has judged the labels, in words.
+        agreement: How often it says what the labels say; ``None`` in an audit of an earlier version.
     """
 
     audit_id: str
@@ -106,6 +135,20 @@ class AuditSummary:
     has_probabilities: bool = False
     left_out: list[str] = field(default_factory=list)
     source: dict[str, Any] = field(default_factory=dict)
+    judge: str = "the trained model"
+    agreement: Agreement | None = None
+
+    @property
+    def caution(self) -> str:
+        """Why this audit is not to be believed, in a sentence; empty where nothing speaks against it."""
+        if self.agreement is None or not self.agreement.is_hardly_above_chance:
+            return ""
+        seen = "labels of images that it has not learned from" if self.agreement.is_held_out else "training labels"
+        return (
+            f"This audit can't be relied on: {self.judge} agrees with {self.agreement.share:.0%} of the {seen}, hardly "
+            f"more than the most frequent class alone would ({self.agreement.chance:.0%}). Either nearly all labels "
+            "are wrong, or the network can't tell these classes apart: train it longer, or take another backbone."
+        )
 
     def write(self, directory: Path) -> None:
         """Writes ``summary.json``."""
@@ -144,17 +187,21 @@ class AuditSummary:
                 "errors": Share(**values["errors"]),
                 "classes": [ClassErrors(**{**each, "errors": Share(**each["errors"])}) for each in values["classes"]],
                 "pairs": [SuspectPair(**each) for each in values["pairs"]],
+                "agreement": Agreement(**values["agreement"]) if values.get("agreement") else None,
             }
         )
 
 
-def summarise(sums: LabelSums, class_names: Sequence[str], audit_id: str, **facts: Any) -> AuditSummary:
+def summarise(
+    sums: LabelSums, class_names: Sequence[str], audit_id: str, errors: Share | None = None, **facts: Any
+) -> AuditSummary:
     """From sums over all images.
 
     Args:
         sums: Over all images.
         class_names: The K names.
         audit_id: As of :class:`AuditSummary`.
+        errors: The share of wrong labels, where it is known better than by these sums.
         **facts: Other fields of :class:`AuditSummary`.
     """
     images, issues = sums.likeliest.sum(axis=0), sums.flagged.sum(axis=0)
@@ -169,7 +216,7 @@ def summarise(sums: LabelSums, class_names: Sequence[str], audit_id: str, **fact
         class_names=list(class_names),
         images=int(images.sum()),
         issues=int(issues.sum()),
-        errors=_errors(sums.doubts.sum(), sums.network_doubts.sum(), images.sum()),
+        errors=errors or _errors(sums.doubts.sum(), sums.network_doubts.sum(), images.sum()),
         classes=[
             ClassErrors(name, int(total), int(wrong), _errors(doubts, network_doubts, total))
             for name, total, wrong, doubts, network_doubts in zip(

@@ -7,9 +7,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from lightning_noisy import NoisyImageDataModule, StreamingImageDataModule
-from lightning_noisy.audit import parts, predicting
 from lightning_noisy.audit.auditing import audit_labels
 from lightning_noisy.audit.label_audit import SCHEMA, LabelAudit
+from lightning_noisy.inference import parts, predicting
 
 from ..conftest import write_photos
 from .small import SmallNetwork, digits, trained_on, trainer, true_labels
@@ -98,7 +98,7 @@ def test_the_users_data_module_and_model_stay_as_they_were(data, model):
 
 def test_an_audit_that_is_finished_is_not_made_again(data, model, tmp_path, monkeypatch):
     first = audit_labels(model, data, tmp_path / "audit", trainer=trainer())
-    monkeypatch.setattr(predicting.AuditData, "setup", _must_not_be_called)
+    monkeypatch.setattr(predicting.EveryImage, "setup", _must_not_be_called)
     assert audit_labels(model, data, tmp_path / "audit", trainer=trainer()).table.equals(first.table)
 
 
@@ -142,7 +142,7 @@ def test_parts_of_another_model_are_not_taken_for_those_of_this_one(data, model,
     other = trained_on(data, epochs=1, seed=1)
     monkeypatch.setattr(parts, "ROWS_IN_PART", 100)
     with monkeypatch.context() as breaking, pytest.raises(OSError):
-        breaking.setattr("lightning_noisy.audit.auditing.write_ranking", _no_room)
+        breaking.setattr("lightning_noisy.audit.running.write_ranking", _no_room)
         audit_labels(other, data, tmp_path / "audit", trainer=trainer())
     mine = audit_labels(model, data, tmp_path / "audit", trainer=trainer()).table
     assert mine.equals(audit_labels(model, data, trainer=trainer()).table)
@@ -161,7 +161,7 @@ def test_nothing_of_the_users_in_the_folder_is_replaced(data, model, tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         (folder / name).mkdir() if name == parts.FOLDER else (folder / name).write_text("mine")
-        with pytest.raises(ValueError, match=f"holds {name!r}, which no audit has left there"):
+        with pytest.raises(ValueError, match=f"holds {name!r}, which comes from elsewhere"):
             audit_labels(model, data, folder, trainer=trainer())
         assert [path.name for path in folder.iterdir()] == [name]
     with pytest.raises(ValueError, match=r"holds 'issues\.csv', which no audit has left there"):
@@ -201,13 +201,13 @@ def test_a_network_that_gives_nan_is_told(data):
 def test_an_image_that_vanishes_meanwhile_is_told_and_can_come_back(tmp_path, monkeypatch, workers):
     photos = write_photos(tmp_path / "photos")
     data = NoisyImageDataModule(str(photos), image_size=8, num_workers=workers)
-    setup = predicting.AuditData.setup
+    setup = predicting.EveryImage.setup
 
     def vanish(audited, stage):
         setup(audited, stage)
         (photos / "cat" / "05.png").rename(tmp_path / "away.png")
 
-    monkeypatch.setattr(predicting.AuditData, "setup", vanish)
+    monkeypatch.setattr(predicting.EveryImage, "setup", vanish)
     model = _classifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3)))
     sentence = r"^The image 'cat/05\.png' can't be read any more .* what was looked at is kept\.$"
     with pytest.raises(ValueError, match=sentence):

@@ -14,8 +14,8 @@ from lightning_noisy import NoisyImageClassifier, NoisyImageDataModule
 from lightning_noisy.audit import commands
 from lightning_noisy.audit.auditing import audit_labels
 from lightning_noisy.audit.label_audit import LabelAudit
-from lightning_noisy.audit.parts import positions_done
 from lightning_noisy.cli import console_script
+from lightning_noisy.inference.parts import positions_done
 
 from .made import hashes
 from .small import trainer, true_labels
@@ -198,7 +198,7 @@ def test_a_killed_audit_goes_on_where_it_was(tmp_path, monkeypatch):
 
 SLOW_AUDIT = """
 import os, time
-from lightning_noisy.audit import parts
+from lightning_noisy.inference import parts
 from lightning_noisy.cli import console_script
 
 parts.ROWS_IN_PART = 100

@@ -6,7 +6,7 @@ import pytest
 from lightning_noisy.audit import auditing
 from lightning_noisy.audit.auditing import audit_labels
 from lightning_noisy.audit.folds import assign_folds
-from lightning_noisy.audit.predicting import AuditedImages
+from lightning_noisy.inference.images import AllImages
 
 from .small import digits, trained_on, trainer
 
@@ -40,8 +40,8 @@ def test_each_image_is_looked_at_by_a_model_that_has_not_learned_from_it(data, m
     training, looked_at = Training(), []
     predict = auditing.predict
 
-    def spy(trainer, module, audited):
-        predict(trainer, module, audited)
+    def spy(trainer, module, audited, schema):
+        predict(trainer, module, audited, schema)
         looked_at.append(
             {audited.images.columns(np.array([place]))["id"][0] for place in np.flatnonzero(audited.wanted)}
         )
@@ -57,7 +57,7 @@ def test_each_image_is_looked_at_by_a_model_that_has_not_learned_from_it(data, m
 
 
 def test_the_folds_are_of_one_size_class_by_class(data):
-    images = AuditedImages(data.splits)
+    images = AllImages(data.splits)
     fold_of = assign_folds(images, 5, seed=0)[: len(data.splits["train"])]
     labels = data.splits["train"].noisy_labels
     for label in range(10):

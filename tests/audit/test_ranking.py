@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_noisy.audit import parts
 from lightning_noisy.audit.issues_csv import write_issues
 from lightning_noisy.audit.label_audit import AUDIT_FILE, ISSUES_FILE
-from lightning_noisy.audit.ranking import sum_up, write_ranking
+from lightning_noisy.audit.ranking import PART_SCHEMA, agreement, sum_up, write_ranking
+from lightning_noisy.audit.running import FILES
+from lightning_noisy.audit.summary import Agreement
+from lightning_noisy.inference import parts
 
 NAMES = ["ant", "=bee()", "cat"]
 
@@ -22,9 +24,9 @@ def write_parts(directory, p_given, order, cuts):
     generator = np.random.default_rng(0)
     rows = len(p_given)
     labels = generator.integers(0, 3, (2, rows))
-    parts.begin(directory, "a", is_first_process=True)
+    parts.begin(directory, "a", True, FILES)
     for rank, positions in enumerate(np.split(order, cuts)):
-        writer = parts.PartWriter(directory, rank=rank)
+        writer = parts.PartWriter(directory, PART_SCHEMA, rank)
         if len(positions):
             writer.add(
                 {
@@ -39,6 +41,7 @@ def write_parts(directory, p_given, order, cuts):
                     "p_suggested": 1 - p_given[positions],
                     "clean_probability": p_given[positions],
                     "is_issue": labels[0, positions] != labels[1, positions],
+                    "predicted_label": labels[1, positions],
                 }
             )
         writer.flush()
@@ -97,9 +100,9 @@ def test_a_part_that_was_not_finished_counts_nothing(tmp_path):
     write_parts(tmp_path, np.linspace(0, 1, 10, dtype=np.float32), np.arange(10), [])
     (tmp_path / parts.FOLDER / ".rows-00000-1-2.parquet.77.part").write_bytes(b"PAR1")
     assert parts.positions_done(tmp_path, 10).all()
-    parts.begin(tmp_path, "a", is_first_process=True)
+    parts.begin(tmp_path, "a", True, FILES)
     assert not list((tmp_path / parts.FOLDER).glob(".*.part"))
-    parts.begin(tmp_path, "another", is_first_process=True)
+    parts.begin(tmp_path, "another", True, FILES)
     assert not parts.positions_done(tmp_path, 10).any()
 
 
@@ -128,3 +131,25 @@ def _schema(table):
     return pa.schema(
         [pa.field(field.name, pa.string() if field.name == "path" else field.type) for field in table.schema]
     )
+
+
+@pytest.mark.parametrize(("share", "images", "is_told"), [(0.12, 1000, True), (0.5, 1000, False), (0.5, 3, True)])
+def test_a_judge_hardly_above_chance_is_told(share, images, is_told):
+    assert Agreement(share, 0.1, images, True).is_hardly_above_chance == is_told
+
+
+def test_agreement_is_that_of_held_out_images_where_there_are_any(tmp_path):
+    predicted = np.array([0, 0, 1, 1, 2, 2])
+    given = np.array([0, 1, 1, 0, 2, 2])
+    columns = {
+        "position": np.arange(6), "id": list("abcdef"), "path": [None] * 6, "row": np.arange(6),
+        "split": ["train"] * 4 + ["val"] * 2, "given_label": given, "suggested_label": given,
+        "p_given": np.full(6, 0.5), "p_suggested": np.full(6, 0.5), "clean_probability": np.full(6, 0.5),
+        "is_issue": [False] * 6, "predicted_label": predicted,
+    }  # fmt: skip
+    parts.begin(tmp_path, "a", True, FILES)
+    writer = parts.PartWriter(tmp_path, PART_SCHEMA)
+    writer.add(columns)
+    writer.flush()
+    assert agreement(tmp_path, 3, is_out_of_sample=False) == Agreement(1.0, 1.0, 2, True)
+    assert agreement(tmp_path, 3, is_out_of_sample=True) == Agreement(4 / 6, 2 / 6, 6, True)

@@ -6,7 +6,8 @@ import pytest
 
 from lightning_noisy import NoisyImageDataModule, StreamingImageDataModule
 from lightning_noisy.audit import LabelAudit
-from lightning_noisy.audit.source import describe_source, read_again, unique_over_splits
+from lightning_noisy.audit.source import describe_source, read_again
+from lightning_noisy.inference.images import unique_over_splits
 
 from ..conftest import draw_image
 from ..data.layouts import animal10n

@@ -1,4 +1,4 @@
-"""Every image through the network once, by any number of processes; what was done before a kill is not done again."""
+"""Every image through a network once, by any number of processes; what was done before a kill is not done again."""
 
 from collections.abc import Iterator, Sized
 from pathlib import Path
@@ -10,60 +10,20 @@ import pyarrow as pa
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from lightning_noisy.audit.model import AuditModule
-from lightning_noisy.audit.parts import PROBABILITIES, SCHEMA, PartWriter, positions_done
-from lightning_noisy.data import LabelledImages, NoisyImageDataModule
+from lightning_noisy.data.datamodule import NoisyImageDataModule
 from lightning_noisy.data.loading import Transform, world
+from lightning_noisy.inference.images import AllImages
+from lightning_noisy.inference.parts import PartWriter, positions_done
 
 
-class AuditedImages:
-    """The images of all splits that are audited, one behind the other.
-
-    Args:
-        splits: By name. An image's position is its number over all of them.
-    """
-
-    def __init__(self, splits: dict[str, LabelledImages]) -> None:
-        self.splits = splits
-        self._starts = np.cumsum([0, *map(len, splits.values())])
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def place(self, position: int) -> tuple[str, int]:
-        """The split of an image and its row there."""
-        index = int(np.searchsorted(self._starts, position, side="right")) - 1
-        return list(self.splits)[index], int(position - self._starts[index])
-
-    def positions(self, split: str, rows: np.ndarray) -> np.ndarray:
-        """(M,) rows of a split -> their positions."""
-        return self._starts[list(self.splits).index(split)] + rows
-
-    def blocks(self, size: int = 100_000) -> Iterator[tuple[pa.StringArray, np.ndarray]]:
-        """Ids and given labels, some at a time."""
-        for images in self.splits.values():
-            for first in range(0, len(images), size):
-                yield images.ids[first : first + size], images.noisy_labels[first : first + size]
-
-    def columns(self, positions: np.ndarray) -> dict[str, Any]:
-        """What is known of each image without looking at it."""
-        places = [self.place(position) for position in positions.tolist()]
-        return {
-            "id": [self.splits[split].ids[row].as_py() for split, row in places],
-            "path": [self.splits[split].path(row) for split, row in places],
-            "split": [split for split, _ in places],
-            "row": [row for _, row in places],
-        }
-
-
-class AuditData(L.LightningDataModule):
+class EveryImage(L.LightningDataModule):
     """Hands out the images that are in no part yet, not augmented, as the network wants them.
 
     Args:
         datamodule: Where they come from.
         images: All of them.
         wanted: (N,) bool, those that this network is to look at.
-        directory: The audit's folder, which has begun.
+        directory: The folder of the pass, which has begun.
 
     Attributes:
         readable: (N,) bool, once it is set up: broken images that the data module leaves out are not.
@@ -72,7 +32,7 @@ class AuditData(L.LightningDataModule):
     def __init__(
         self,
         datamodule: NoisyImageDataModule,
-        images: AuditedImages,
+        images: AllImages,
         wanted: np.ndarray,
         directory: Path,
     ) -> None:
@@ -119,15 +79,15 @@ class PartsCallback(L.Callback):
     """Writes what the network says of each batch, every process into parts of its own.
 
     Args:
-        directory: The audit's folder.
+        directory: The folder of the pass.
         images: All images.
-        with_probabilities: Whether the posterior of all classes is there too.
+        schema: The columns to write: those that the network gives, and of the image what :class:`AllImages` knows.
     """
 
-    def __init__(self, directory: Path, images: AuditedImages, with_probabilities: bool) -> None:
+    def __init__(self, directory: Path, images: AllImages, schema: pa.Schema) -> None:
         self.directory = directory
         self.images = images
-        self.schema = SCHEMA.append(PROBABILITIES) if with_probabilities else SCHEMA
+        self.schema = schema
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.writer = PartWriter(self.directory, self.schema, trainer.global_rank)
@@ -148,16 +108,20 @@ class PartsCallback(L.Callback):
         self.writer.flush()
 
 
-def predict(trainer: L.Trainer, module: AuditModule, data: AuditData) -> None:
-    """Puts what the network says of the images into the parts of the audit; every process calls it.
+def predict(trainer: L.Trainer, module: L.LightningModule, data: EveryImage, schema: pa.Schema) -> None:
+    """Puts what a network says of the images into the parts of a pass; every process calls it.
 
     Args:
         trainer: Decides on devices, processes and precision.
-        module: The network.
+        module: Its ``predict_step`` gives columns of the schema as NumPy arrays, ``position`` among them.
         data: The images.
+        schema: The columns.
+
+    Raises:
+        ValueError: If an image can't be read any more, or afterwards an image is in no part.
     """
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    callback = PartsCallback(data.directory, data.images, module.with_probabilities)
+    callback = PartsCallback(data.directory, data.images, schema)
     callbacks.append(callback)
     of_the_fit = getattr(trainer, "datamodule", None)
     try:
@@ -171,10 +135,23 @@ def predict(trainer: L.Trainer, module: AuditModule, data: AuditData) -> None:
         callbacks.remove(callback)
         trainer.datamodule = of_the_fit  # type: ignore[attr-defined]
     trainer.strategy.barrier()
+    if trainer.is_global_zero:
+        _check_none_is_missing(data)
+
+
+def _check_none_is_missing(data: EveryImage) -> None:
+    done = positions_done(data.directory, len(data.images))
+    missing = int((data.wanted & data.readable & ~done).sum())
+    if missing:
+        raise ValueError(
+            f"The rows of {missing} images are missing in {str(data.directory)!r}. All processes must write to one "
+            "folder that they share, and the trainer must not limit the batches (`limit_predict_batches`, "
+            "`fast_dev_run`); then run the same again."
+        )
 
 
 class _Dataset(Dataset[tuple[Tensor, int, int]]):
-    def __init__(self, images: AuditedImages, positions: np.ndarray, transform: Transform) -> None:
+    def __init__(self, images: AllImages, positions: np.ndarray, transform: Transform) -> None:
         self.images = images
         self.positions = positions
         self.transform = transform

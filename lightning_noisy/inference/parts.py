@@ -1,9 +1,9 @@
-"""What an audit leaves while it runs, in a folder of its own: whole files, and enough to go on from."""
+"""What a pass over all images leaves while it runs, in a folder of its own: whole files, and enough to go on from."""
 
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,51 +13,32 @@ import pyarrow.ipc
 import pyarrow.parquet
 from lightning.pytorch.utilities import rank_zero_info
 
-from lightning_noisy.audit.label_audit import RESULT_FILES
-from lightning_noisy.audit.summary import SUMMARY_FILE
-from lightning_noisy.audit.whole_files import write_table, write_text
+from lightning_noisy.whole_files import write_table, write_text
 
 FOLDER = "unfinished"
-STATE_FILE = "audit_state.json"
+STATE_FILE = "state.json"
 PATTERN = "rows-*.parquet"
 ROWS_IN_PART = 200_000
 BYTES_IN_PART = 64_000_000
 SECONDS_IN_PART = 60.0
 SECONDS_TO_WAIT = 600.0
 """How long another process waits for the first one to begin."""
-SCHEMA = pa.schema(
-    {
-        "position": pa.int64(),
-        "id": pa.string(),
-        "path": pa.string(),
-        "split": pa.string(),
-        "row": pa.int64(),
-        "given_label": pa.int32(),
-        "suggested_label": pa.int32(),
-        "p_given": pa.float32(),
-        "p_suggested": pa.float32(),
-        "clean_probability": pa.float32(),
-        "is_issue": pa.bool_(),
-    }
-)
-"""``position`` numbers the images of all splits from 0 on."""
-PROBABILITIES = pa.field("probabilities", pa.list_(pa.float32()))
-"""The posterior of all classes, where it is asked for."""
 
 
-def begin(directory: Path, state: str, is_first_process: bool) -> None:
-    """Makes the folder of parts, or keeps it where it belongs to the same audit; every process calls it.
+def begin(directory: Path, state: str, is_first_process: bool, results: Sequence[str]) -> None:
+    """Makes the folder of parts, or keeps it where it belongs to the same pass; every process calls it.
 
     Args:
-        directory: The audit's folder.
-        state: Tells this audit from others.
+        directory: The folder of what is to come of the pass.
+        state: Tells this pass from others.
         is_first_process: Whether this process makes it; the others wait for it.
+        results: The files that come of it; the first of them says that all are there.
 
     Raises:
-        ValueError: If the folder can't be made, or holds files of others under the names of an audit's.
+        ValueError: If the folder can't be made, or holds files of others under these names.
     """
     if is_first_process:
-        _begin(directory, state)
+        _begin(directory, state, results)
     elif not _waited_for(directory / FOLDER / STATE_FILE, state):
         raise ValueError(
             f"Expected argument `output` to name a folder that all processes share, but the first one has begun "
@@ -82,12 +63,12 @@ class PartWriter:
     """Collects rows and writes a part when it has many of them, or some for a minute.
 
     Args:
-        directory: The audit's folder; :func:`begin` has been there.
-        schema: Of the rows.
+        directory: Where :func:`begin` has been.
+        schema: Of the rows; ``position``, which numbers the images of all splits from 0 on, is among its columns.
         rank: The process that writes.
     """
 
-    def __init__(self, directory: Path, schema: pa.Schema = SCHEMA, rank: int = 0) -> None:
+    def __init__(self, directory: Path, schema: pa.Schema, rank: int = 0) -> None:
         self.folder = directory / FOLDER
         self.schema = schema
         self.rank = rank
@@ -120,20 +101,20 @@ class PartWriter:
         self._begun = time.monotonic()
 
 
-def _begin(directory: Path, state: str) -> None:
+def _begin(directory: Path, state: str, results: Sequence[str]) -> None:
     folder = directory / FOLDER
     before = _read_state(folder / STATE_FILE)
     if before == state:
         for left_over in folder.glob(".*.part"):  # of a process that was killed
             left_over.unlink(missing_ok=True)
         return
-    _check_is_ours(directory, has_begun=before is not None)
+    _check_is_ours(directory, results, has_begun=before is not None)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for name in (SUMMARY_FILE, *RESULT_FILES):  # the first says that the others are whole
+        for name in results:  # the first says that the others are whole
             (directory / name).unlink(missing_ok=True)
         if before is not None:
-            rank_zero_info(f"What lies in {str(folder)!r} of an unfinished audit with other settings is thrown away.")
+            rank_zero_info(f"What lies unfinished in {str(folder)!r} was made with other settings and is thrown away.")
             shutil.rmtree(folder)
         folder.mkdir()
     except OSError as error:
@@ -144,15 +125,16 @@ def _begin(directory: Path, state: str) -> None:
     write_text(folder / STATE_FILE, json.dumps({"state": state}))
 
 
-def _check_is_ours(directory: Path, has_begun: bool) -> None:
+def _check_is_ours(directory: Path, results: Sequence[str], has_begun: bool) -> None:
     """Nothing of the user's may be replaced."""
-    if has_begun or (directory / SUMMARY_FILE).is_file():
+    finished, *others = results
+    if has_begun or (directory / finished).is_file():
         return
-    others = [name for name in (FOLDER, *RESULT_FILES) if (directory / name).exists()]
-    if others:
+    found = [name for name in (FOLDER, *others) if (directory / name).exists()]
+    if found:
         raise ValueError(
-            f"Expected argument `output` to be a new folder or that of an audit, but {str(directory)!r} holds "
-            f"{others[0]!r}, which no audit has left there. Name another folder."
+            f"Expected argument `output` to be a new folder or one that this command has made, but {str(directory)!r} "
+            f"holds {found[0]!r}, which comes from elsewhere. Name another folder."
         )
 
 

@@ -1,0 +1,204 @@
+"""An audit without a training: a frozen backbone's features, a linear probe out of fold, and the noise fitted to it."""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from sklearn.model_selection import StratifiedKFold
+from torch import Tensor, nn
+
+from lightning_noisy.audit.label_audit import LabelAudit
+from lightning_noisy.audit.posterior import score_posterior
+from lightning_noisy.audit.ranking import part_schema
+from lightning_noisy.audit.running import AuditRun, Look, images_to_audit, one_device
+from lightning_noisy.audit.summary import Share, wilson
+from lightning_noisy.data import NoisyImageDataModule
+from lightning_noisy.features import Features, extract_features
+from lightning_noisy.features.extract import build_frozen, features_key
+from lightning_noisy.features.neighbours import neighbour_shares
+from lightning_noisy.features.probe import FoldedProbe, choose_strength
+from lightning_noisy.inference.images import AllImages
+from lightning_noisy.inference.parts import PartWriter
+from lightning_noisy.noise.latent import FittedNoise, fit_noise
+
+FOLDS = 5
+NEIGHBOURS = 30
+FEATURES_FOLDER = "features"
+ROWS_AT_ONCE = 50_000
+ISSUE_BELOW = 0.7
+"""An image whose given label is less probable than this is an issue. Chosen on 4,000 images with 7 kinds of labels; the
+images of the benchmark are others."""
+
+
+@dataclass(frozen=True)
+class ProbeJudgement:
+    """What features alone say of ``N`` given labels.
+
+    Args:
+        noise: The posterior by which the labels are ranked.
+        errors: The share of wrong labels, and between which it lies.
+    """
+
+    noise: FittedNoise
+    errors: Share
+
+
+def audit_by_features(
+    backbone: str | nn.Module,
+    datamodule: NoisyImageDataModule,
+    output: str | Path | None = None,
+    *,
+    trainer: L.Trainer | None = None,
+    features: str | Path | None = None,
+    folds: int = FOLDS,
+    probabilities: bool = False,
+    pretrained: bool = True,
+) -> LabelAudit:
+    """Which of the given labels are wrong, from the features of a backbone that nobody has trained on these data.
+
+    Each label is judged by probes that have not learned from it. In several processes every one of them must call it.
+
+    Args:
+        backbone: ``"timm:NAME"``, ``"timm:local-dir:DIR"``, ``"hf:REPO_OR_DIR"`` or an image classifier in memory.
+        datamodule: The images and their given labels.
+        output: A folder for the audit, which all processes share; without it the audit is kept in a temporary one until
+            it is written.
+        trainer: Decides on devices, processes and precision; by default one device of the best kind.
+        features: The folder of the features: those that are there already, or where to keep them; by default
+            ``features`` within ``output``.
+        folds: How many probes, each for the images that it has not learned from.
+        probabilities: Whether to keep the posterior of all classes too, in ``probabilities.parquet``.
+        pretrained: Whether to load the backbone's pretrained weights.
+
+    Raises:
+        ValueError: If the backbone can't be loaded, a class has too few images, or ``output`` holds another audit.
+    """
+    images = images_to_audit(datamodule)
+    _check_labels(images, datamodule.class_names, folds)
+    trainer = trainer or one_device()
+    model = build_frozen(backbone, datamodule, pretrained)
+    audit_id = _audit_id(features_key(model, datamodule, trainer), datamodule, images, folds)
+    name = backbone if isinstance(backbone, str) else type(backbone).__name__
+    judge = f"a linear probe on the features of {name}"
+    run = AuditRun(trainer, datamodule, images, audit_id, judge, folds, probabilities)
+
+    def look_at_all(directory: Path) -> Look:
+        folder = directory / FEATURES_FOLDER if features is None else Path(features)
+        found = extract_features(model, datamodule, folder, trainer=trainer, name=name)
+        if not trainer.is_global_zero:
+            return Look(0)
+        return _judge_all(found, images, datamodule, directory, folds, probabilities, trainer.strategy.root_device)
+
+    return run.make(output, look_at_all)
+
+
+def judge_by_probe(
+    features: Tensor, noisy_labels: Tensor, num_classes: int, folds: int = FOLDS, seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> ProbeJudgement:  # fmt: skip
+    """How probable each given label is, from features alone.
+
+    Two witnesses say what they expect without having seen an image's own label: a linear probe out of fold, and the
+    nearest other images. The noise layer is fitted to both by maximum likelihood. Then the probe learns once more, from
+    the posterior in the place of the labels, and the noise is fitted to that.
+
+    Args:
+        features: (N, D).
+        noisy_labels: (N,) int64, given labels.
+        num_classes: Number of classes ``K``.
+        folds: Number of probes.
+        seed: Draws the folds.
+        device: Where to compute.
+    """
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    fold_of = torch.empty(len(noisy_labels), dtype=torch.long)
+    for fold, (_, rows) in enumerate(splitter.split(np.zeros(len(noisy_labels)), noisy_labels.numpy())):
+        fold_of[torch.from_numpy(rows)] = fold
+    probe = FoldedProbe(features, fold_of, num_classes, device)
+    first = choose_strength(probe, noisy_labels)
+    k = min(NEIGHBOURS, max(len(features) // (4 * num_classes), 5))
+    shares = neighbour_shares(features, noisy_labels, num_classes, k, seed, device)
+    similar = torch.logaddexp((k * shares).log(), first.log_probs) - math.log(k + 1)
+    on_labels = fit_noise([first.log_probs, similar], noisy_labels)
+    probe.fit(on_labels.posterior, first.strength)
+    on_posterior = fit_noise([probe.out_of_fold(), similar], noisy_labels)
+    return ProbeJudgement(on_posterior, _errors(on_labels, on_posterior, first.log_probs, noisy_labels))
+
+
+def _errors(on_labels: FittedNoise, on_posterior: FittedNoise, log_probs: Tensor, noisy_labels: Tensor) -> Share:
+    """The estimate is the first fit's; the second believes its own posterior and finds too little.
+
+    Where the labels of a class are wrong and where a class is hard can't be told apart for certain: the interval goes
+    from half of what the second fit finds to all that the probe disagrees with.
+    """
+    value, least = (1 - _of_labels(fit, noisy_labels).mean().item() for fit in (on_labels, on_posterior))
+    disagreeing = (log_probs.argmax(dim=1) != noisy_labels).double().mean().item()
+    return Share(value, min(least / 2, value), max(wilson(disagreeing, len(noisy_labels))[1], value))
+
+
+def _of_labels(fit: FittedNoise, noisy_labels: Tensor) -> Tensor:
+    return fit.posterior.double().gather(1, noisy_labels[:, None]).squeeze(1)
+
+
+def _judge_all(
+    features: Features, images: AllImages, datamodule: NoisyImageDataModule, directory: Path, folds: int,
+    probabilities: bool, device: torch.device,
+) -> Look:  # fmt: skip
+    rows, positions, labels = _positions_and_labels(features, images)
+    in_order = len(rows) == len(features.values) and bool((np.diff(rows) == 1).all())
+    values = features.values if in_order else features.values[torch.from_numpy(rows)]
+    num_classes = datamodule.num_classes
+    rank_zero_info(f"Judging {len(labels):,} labels by a linear probe in {folds} folds")
+    judged = judge_by_probe(values, labels, num_classes, folds, datamodule.seed, device)
+    scored = score_posterior(judged.noise.posterior, judged.noise.clean_log_probs, labels, ISSUE_BELOW)
+    columns: dict[str, Any] = {"given_label": labels, **scored._asdict()}
+    if probabilities:
+        columns["probabilities"] = judged.noise.posterior
+    writer = PartWriter(directory, part_schema(probabilities))
+    for first in range(0, len(positions), ROWS_AT_ONCE):
+        part = slice(first, first + ROWS_AT_ONCE)
+        batch = {name: column[part].numpy() for name, column in columns.items()}
+        batch = {name: list(column) if column.ndim == 2 else column for name, column in batch.items()}
+        writer.add({"position": positions[part], **batch, **images.columns(positions[part])})
+    writer.flush()
+    return Look(len(positions), judged.errors)
+
+
+def _positions_and_labels(features: Features, images: AllImages) -> tuple[np.ndarray, np.ndarray, Tensor]:
+    """Of all images that have features: rows of the table, positions and given labels; three (M,)."""
+    rows, labels = [], []
+    for part in images.splits.values():
+        rows.append(features.rows_of(part.ids))
+        labels.append(part.noisy_labels)
+    row = np.concatenate(rows)
+    positions = np.flatnonzero(row >= 0)
+    return row[positions], positions, torch.from_numpy(np.concatenate(labels)[positions])
+
+
+def _check_labels(images: AllImages, class_names: list[str], folds: int) -> None:
+    if folds < 2:
+        raise ValueError(f"Expected argument `folds` to be at least 2 where there is a backbone, but got {folds}.")
+    if len(class_names) < 2:
+        raise ValueError(f"Expected the data to have two classes or more, but got {class_names} alone.")
+    labels = np.concatenate([part.noisy_labels for part in images.splits.values()])
+    counts = np.bincount(labels, minlength=len(class_names))
+    few = [label for label in range(len(class_names)) if counts[label] < folds]
+    if few:
+        raise ValueError(
+            f"Expected each class to have at least {folds} images, one for each fold, but {class_names[few[0]]!r} has "
+            f"{int(counts[few[0]])}. Add some, leave the class out by `data.class_names`, or take fewer `folds`."
+        )
+
+
+def _audit_id(key: str, datamodule: NoisyImageDataModule, images: AllImages, folds: int) -> str:
+    digest = hashlib.sha256(json.dumps([key, folds, datamodule.seed, datamodule.class_names]).encode())
+    for _, labels in images.blocks():
+        digest.update(labels.tobytes())
+    return digest.hexdigest()[:32]

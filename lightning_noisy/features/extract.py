@@ -1,0 +1,171 @@
+"""A pass of a frozen backbone over all images: its features, as a table that goes on after a kill."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import nn
+
+from lightning_noisy import backbones
+from lightning_noisy.backbones.features import FeatureExtractor, feature_size
+from lightning_noisy.backbones.fingerprint import add_weights
+from lightning_noisy.data.datamodule import NoisyImageDataModule
+from lightning_noisy.features.table import FILES, INFO_FILE, Features, read_features, write_features
+from lightning_noisy.inference import parts
+from lightning_noisy.inference.images import AllImages, unique_over_splits
+from lightning_noisy.inference.predicting import EveryImage, predict
+
+
+class FeatureModule(L.LightningModule):
+    """Gives the features of a batch of images.
+
+    Args:
+        extractor: The frozen backbone.
+    """
+
+    def __init__(self, extractor: FeatureExtractor) -> None:
+        super().__init__()
+        self.extractor = extractor.eval()
+
+    @property
+    def data_config(self) -> dict[str, Any]:
+        """How the backbone wants its images."""
+        return backbones.resolve_data_config(self.extractor.model)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        """Images and positions (B,) -> the columns ``position`` and ``features`` (B, D) float16, on the CPU."""
+        images, _, positions = batch
+        features = self.extractor(images).float()
+        if not bool(features.half().isfinite().all()):
+            raise ValueError(
+                "Expected the backbone to give features within the range of half precision, but got NaN, infinity or "
+                f"{float(features.abs().max()):.3g}. Look at its weights, or take `trainer.precision` 32-true."
+            )
+        return {"position": positions.cpu().numpy(), "features": features.half().cpu().numpy()}
+
+
+def extract_features(
+    backbone: str | nn.Module,
+    datamodule: NoisyImageDataModule,
+    output: str | Path,
+    *,
+    trainer: L.Trainer | None = None,
+    pretrained: bool = True,
+    name: str | None = None,
+) -> Features:
+    """The features of all images, each looked at once, not augmented.
+
+    In several processes every one of them must call it. A run that was killed goes on where it was; one that is
+    finished is read, if backbone, transform and images are the same.
+
+    Args:
+        backbone: ``"timm:NAME"``, ``"timm:local-dir:DIR"``, ``"hf:REPO_OR_DIR"`` or an image classifier in memory.
+        datamodule: The images.
+        output: A folder for the table, which all processes share.
+        trainer: Decides on devices, processes and precision; by default one device of the best kind.
+        pretrained: Whether to load the backbone's pretrained weights.
+        name: What to call it; by default as ``backbone`` does.
+
+    Raises:
+        ValueError: If the backbone can't be loaded or gives no features, or ``output`` holds those of another one.
+    """
+    model = build_frozen(backbone, datamodule, pretrained)
+    module = FeatureModule(FeatureExtractor(model))
+    images = _all_images(datamodule)
+    trainer = trainer or L.Trainer(devices=1, logger=False, enable_checkpointing=False)
+    directory = Path(output).expanduser()
+    key = _key(module, images, datamodule, trainer)
+    if not _is_finished(directory, key, str(output)):
+        parts.begin(directory, key, trainer.is_global_zero, FILES)
+        size = feature_size(module.extractor, _settings(module, datamodule, trainer)["data_config"]["input_size"])
+        schema = pa.schema({"position": pa.int64(), "features": pa.list_(pa.float16(), size)})
+        own = datamodule.with_splits(images.splits)
+        predict(trainer, module, EveryImage(own, images, np.ones(len(images), dtype=bool), directory), schema)
+        if trainer.is_global_zero:
+            name = name or (backbone if isinstance(backbone, str) else type(backbone).__name__)
+            _assemble(directory, images, size, {"key": key, "backbone": name, **_settings(module, datamodule, trainer)})
+        trainer.strategy.barrier()
+    if trainer.is_global_zero:
+        shutil.rmtree(directory / parts.FOLDER, ignore_errors=True)
+    return read_features(directory)
+
+
+def build_frozen(backbone: str | nn.Module, datamodule: NoisyImageDataModule, pretrained: bool = True) -> nn.Module:
+    """The backbone with the data's image size, in eval mode; a warning where its weights are random."""
+    if not pretrained:
+        rank_zero_warn(
+            "The backbone has random weights (`pretrained` is false): its features mean little. Name one with "
+            "pretrained weights."
+        )
+    if isinstance(backbone, nn.Module):
+        return backbone.eval().requires_grad_(False)
+    model = backbones.build_backbone(
+        backbone, datamodule.num_classes, pretrained=pretrained, image_size=datamodule.image_size
+    )
+    return model.eval().requires_grad_(False)
+
+
+def features_key(model: nn.Module, datamodule: NoisyImageDataModule, trainer: L.Trainer) -> str:
+    """Changes with all that the features depend on: weights, transform, precision and images, not with their labels."""
+    images = _all_images(datamodule)
+    return _key(FeatureModule(FeatureExtractor(model)), images, datamodule, trainer)
+
+
+def _all_images(datamodule: NoisyImageDataModule) -> AllImages:
+    return AllImages(unique_over_splits(datamodule.splits))
+
+
+def _settings(module: FeatureModule, datamodule: NoisyImageDataModule, trainer: L.Trainer) -> dict[str, Any]:
+    config = module.data_config
+    if datamodule.image_size is not None:
+        config["input_size"] = (config["input_size"][0], datamodule.image_size, datamodule.image_size)
+    return {"data_config": config, "precision": str(trainer.precision)}
+
+
+def _key(module: FeatureModule, images: AllImages, datamodule: NoisyImageDataModule, trainer: L.Trainer) -> str:
+    settings = [_settings(module, datamodule, trainer), datamodule.on_broken]
+    digest = hashlib.sha256(json.dumps(settings, default=str, sort_keys=True).encode())
+    add_weights(digest, module.extractor.weights())
+    ids: list[str] = []
+    rows_of: dict[int, tuple[Any, list[np.ndarray]]] = {}  # whichever split an image is in: that depends on labels
+    for part in images.splits.values():
+        rows_of.setdefault(id(part.store), (part.store, []))[1].append(np.asarray(part.rows))
+        ids += part.ids.to_pylist()
+    for store, rows in rows_of.values():
+        digest.update(store.fingerprint(np.sort(np.concatenate(rows))).encode())
+    digest.update("\0".join(sorted(ids)).encode())
+    return digest.hexdigest()[:32]
+
+
+def _is_finished(directory: Path, key: str, output: str) -> bool:
+    if not (directory / INFO_FILE).is_file():
+        return False
+    if read_features(directory).info.get("key") != key:
+        raise ValueError(
+            f"Expected the features in {output!r} to be of this backbone, transform and these images, but they are of "
+            "others. Name another folder, or remove this one."
+        )
+    return True
+
+
+def _assemble(directory: Path, images: AllImages, size: int, info: dict[str, Any]) -> None:
+    positions = np.flatnonzero(parts.positions_done(directory, len(images)))
+    row_of = np.full(len(images), -1)
+    row_of[positions] = np.arange(len(positions))
+    ids = pa.concat_arrays([part.ids for part in images.splits.values()]).take(pa.array(positions))
+    write_features(directory, ids, size, _read_parts(directory, row_of, size), info)
+
+
+def _read_parts(directory: Path, row_of: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for path in parts.part_files(directory):
+        table = pyarrow.parquet.read_table(path)
+        values = table["features"].combine_chunks().flatten().to_numpy().reshape(-1, size)
+        yield row_of[table["position"].to_numpy()], values
