@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning.pytorch as L
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch.distributed import DistNetworkError
@@ -29,6 +30,7 @@ from lightning_noisy.training.artifacts import PredictionFile, RunFiles
 from lightning_noisy.training.checkpoint_io import LastCheckpoint
 from lightning_noisy.training.record import CONFIG_KEY
 from lightning_noisy.upstream_messages import leave_out_upstream_messages
+from lightning_noisy.wandb_runs import recipe_name
 
 DESCRIPTION = (
     "Fine-tune an image classifier on partly wrong labels and keep a clean model. More commands work on what a fit has "
@@ -72,9 +74,11 @@ class NoisyCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         # A CSV logger deletes the file of an earlier run in its folder: what a fit has logged must outlive a test.
-        trainer = self.config[self.subcommand].trainer if self.subcommand else self.config.trainer
+        called = self.config[self.subcommand] if self.subcommand else self.config
+        trainer = called.trainer
         if self.subcommand not in (None, "fit") and "CSVLogger" in str(trainer.logger):
             trainer.logger = False
+        _name_wandb_runs(trainer.logger, recipe_name([str(path) for path in called.config or []]))
 
     def _run_subcommand(self, subcommand: str) -> None:
         with other_processes(self.trainer):
@@ -82,6 +86,13 @@ class NoisyCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """The command line decides what the model is: LightningCLI would put the checkpoint's words over it."""
+
+
+def _name_wandb_runs(loggers: Any, recipe: str | None) -> None:
+    """After the recipe; one that the config names already, such as that of an earlier run, is kept."""
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        if isinstance(logger, Namespace) and "recipe" in logger.init_args:
+            logger.init_args.recipe = logger.init_args.recipe or recipe
 
 
 class OneSentenceParser(OneSentenceErrors, LightningArgumentParser):
