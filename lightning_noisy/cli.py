@@ -1,6 +1,5 @@
 """The console script ``lightning-noisy``: LightningCLI's fit, validate, test, predict, and what comes after a fit."""
 
-import errno
 import os
 import signal
 import sys
@@ -21,8 +20,7 @@ from lightning_noisy.cli_parser import (
     HUB_COMMANDS,
     PROGRAM,
     OneSentenceErrors,
-    is_debugging,
-    one_sentence,
+    mistakes_in_one_sentence,
 )
 from lightning_noisy.hub import PushError, commands
 from lightning_noisy.launching import launching_sentence, other_processes, own_file
@@ -39,7 +37,6 @@ DESCRIPTION = (
     "the model."
 )
 DEFAULT_SEED = 0
-DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class SaveFitConfig(SaveConfigCallback):
@@ -141,26 +138,19 @@ def train_fold(config: dict[str, Any], datamodule: L.LightningDataModule, direct
 def console_script() -> None:
     """Runs a command: a mistake in the data or the options ends in its sentence, without a traceback."""
     leave_out_upstream_messages()
+    first = sys.argv[1] if len(sys.argv) > 1 else ""
     try:
-        if sys.argv[1:2] and sys.argv[1] in HUB_COMMANDS:
-            commands.run(sys.argv[1:])
-        elif sys.argv[1:2] and sys.argv[1] in AUDIT_COMMANDS:
-            with own_file():
-                audit_commands.run(sys.argv[1:], train_fold)
-        else:
-            main()
+        with mistakes_in_one_sentence(
+            PushError, MisconfigurationException, DistNetworkError, explain=launching_sentence
+        ):
+            if first in HUB_COMMANDS:
+                commands.run(sys.argv[1:])
+            elif first in AUDIT_COMMANDS:
+                with own_file():
+                    audit_commands.run(sys.argv[1:], train_fold)
+            else:
+                main()
     except SIGTERMException:
         # By itself Lightning ends as if all were done, which a scheduler would believe.
         print(f"{PROGRAM}: ended by SIGTERM. The same command with `--ckpt_path last` goes on.", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
-    except OSError as error:
-        if error.errno not in DISK_IS_FULL or is_debugging():
-            raise
-        sys.exit(
-            f"{PROGRAM}: error: There is no room to write ({error}). What was written before is whole: make room and "
-            "go on by the same command with `--ckpt_path last`."
-        )
-    except (ValueError, PushError, ModuleNotFoundError, MisconfigurationException, DistNetworkError) as error:
-        if is_debugging():
-            raise
-        sys.exit(f"{PROGRAM}: error: {launching_sentence(error) or one_sentence(str(error))}")

@@ -8,15 +8,15 @@ from typing import Any
 
 import lightning.pytorch as L
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lightning_noisy.audit.apply_command import run_apply
 from lightning_noisy.audit.auditing import audit_labels
 from lightning_noisy.audit.label_audit import LabelAudit
-from lightning_noisy.audit.manifest import show_report
 from lightning_noisy.audit.report import write_report
 from lightning_noisy.audit.wandb_table import log_suspicious_images
 from lightning_noisy.cli_parser import AUDIT_COMMANDS, PROGRAM, OneSentenceErrors
@@ -24,7 +24,6 @@ from lightning_noisy.hub.card import plain_text
 from lightning_noisy.hub.checkpoints import read_run_config
 from lightning_noisy.launching import other_processes
 
-POLICIES = ("drop", "relabel", "weight")
 SHOWN_PAIRS = 10
 OF_THE_AUDIT = ("accelerator", "strategy", "devices", "num_nodes")
 """Options of the Trainer that say where it runs: of a fold's training they are those of the audit."""
@@ -42,10 +41,6 @@ class AuditParser(OneSentenceErrors, LightningArgumentParser):
     """LightningCLI's parser, for which a user's mistake is one sentence."""
 
 
-class ApplyParser(OneSentenceErrors, ArgumentParser):
-    """jsonargparse's parser, for which a user's mistake is one sentence."""
-
-
 def run(arguments: Sequence[str], train_fold: TrainFold) -> None:
     """Parses the arguments, whose first is one of ``AUDIT_COMMANDS``, and does it.
 
@@ -57,7 +52,7 @@ def run(arguments: Sequence[str], train_fold: TrainFold) -> None:
     if command == "audit":
         _audit(rest, train_fold)
     else:
-        _apply(rest)
+        run_apply(rest)
 
 
 def kept_config(called: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,18 +96,6 @@ def _audit(arguments: Sequence[str], train_fold: TrainFold) -> None:
         log_suspicious_images(trainer.loggers, audit)
         for path in sorted(audit.directory.iterdir()):
             console.print(str(path), markup=False, highlight=False, soft_wrap=True)
-
-
-def _apply(arguments: Sequence[str]) -> None:
-    parser = ApplyParser(prog=f"{PROGRAM} apply", description=AUDIT_COMMANDS["apply"])
-    parser.add_argument("--config", action="config", help="A YAML file with these options.")
-    parser.add_argument("--audit", type=str, required=True, help="The folder that `audit` wrote.")
-    parser.add_argument("--policy", type=str, required=True, help="For images not reviewed: drop, relabel or weight.")
-    parser.add_argument("--decisions", type=str, help="What the report page has saved of a review.")
-    parser.add_argument("--output", type=str, required=True, help="The manifest: .parquet, .csv or .jsonl.")
-    options = parser.parse_args(list(arguments))
-    report = LabelAudit(options.audit).apply(options.policy, options.output, options.decisions)
-    show_report(Console(), report)
 
 
 def _run_config(arguments: Sequence[str]) -> dict[str, Any]:
