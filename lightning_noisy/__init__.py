@@ -1,7 +1,8 @@
 """Fine-tune vision models on partly wrong labels: a noise layer for training that comes off afterwards."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lightning_noisy.lazy_names import lazy_names
 
 __version__ = "0.1.0"
 
@@ -34,10 +35,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return getattr(importlib.import_module(f"lightning_noisy.{_ROOMS[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _ROOMS)
 
 
 def __dir__() -> list[str]:

@@ -1,6 +1,5 @@
 """The console script ``lightning-noisy``: LightningCLI's fit, validate, test, predict, and what comes after a fit."""
 
-import errno
 import os
 import signal
 import sys
@@ -9,6 +8,7 @@ from typing import Any
 
 import lightning.pytorch as L
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch.distributed import DistNetworkError
@@ -20,8 +20,7 @@ from lightning_noisy.cli_parser import (
     HUB_COMMANDS,
     PROGRAM,
     OneSentenceErrors,
-    is_debugging,
-    one_sentence,
+    mistakes_in_one_sentence,
 )
 from lightning_noisy.hub import PushError, commands
 from lightning_noisy.launching import launching_sentence, other_processes, own_file
@@ -29,6 +28,7 @@ from lightning_noisy.training.artifacts import PredictionFile, RunFiles
 from lightning_noisy.training.checkpoint_io import LastCheckpoint
 from lightning_noisy.training.record import CONFIG_KEY
 from lightning_noisy.upstream_messages import leave_out_upstream_messages
+from lightning_noisy.wandb_runs import recipe_name
 
 DESCRIPTION = (
     "Fine-tune an image classifier on partly wrong labels and keep a clean model. More commands work on what a fit has "
@@ -37,7 +37,6 @@ DESCRIPTION = (
     "the model."
 )
 DEFAULT_SEED = 0
-DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class SaveFitConfig(SaveConfigCallback):
@@ -72,9 +71,11 @@ class NoisyCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         # A CSV logger deletes the file of an earlier run in its folder: what a fit has logged must outlive a test.
-        trainer = self.config[self.subcommand].trainer if self.subcommand else self.config.trainer
+        called = self.config[self.subcommand] if self.subcommand else self.config
+        trainer = called.trainer
         if self.subcommand not in (None, "fit") and "CSVLogger" in str(trainer.logger):
             trainer.logger = False
+        _name_wandb_runs(trainer.logger, recipe_name([str(path) for path in called.config or []]))
 
     def _run_subcommand(self, subcommand: str) -> None:
         with other_processes(self.trainer):
@@ -82,6 +83,13 @@ class NoisyCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """The command line decides what the model is: LightningCLI would put the checkpoint's words over it."""
+
+
+def _name_wandb_runs(loggers: Any, recipe: str | None) -> None:
+    """After the recipe; one that the config names already, such as that of an earlier run, is kept."""
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        if isinstance(logger, Namespace) and "recipe" in logger.init_args:
+            logger.init_args.recipe = logger.init_args.recipe or recipe
 
 
 class OneSentenceParser(OneSentenceErrors, LightningArgumentParser):
@@ -130,26 +138,19 @@ def train_fold(config: dict[str, Any], datamodule: L.LightningDataModule, direct
 def console_script() -> None:
     """Runs a command: a mistake in the data or the options ends in its sentence, without a traceback."""
     leave_out_upstream_messages()
+    first = sys.argv[1] if len(sys.argv) > 1 else ""
     try:
-        if sys.argv[1:2] and sys.argv[1] in HUB_COMMANDS:
-            commands.run(sys.argv[1:])
-        elif sys.argv[1:2] and sys.argv[1] in AUDIT_COMMANDS:
-            with own_file():
-                audit_commands.run(sys.argv[1:], train_fold)
-        else:
-            main()
+        with mistakes_in_one_sentence(
+            PushError, MisconfigurationException, DistNetworkError, explain=launching_sentence
+        ):
+            if first in HUB_COMMANDS:
+                commands.run(sys.argv[1:])
+            elif first in AUDIT_COMMANDS:
+                with own_file():
+                    audit_commands.run(sys.argv[1:], train_fold)
+            else:
+                main()
     except SIGTERMException:
         # By itself Lightning ends as if all were done, which a scheduler would believe.
         print(f"{PROGRAM}: ended by SIGTERM. The same command with `--ckpt_path last` goes on.", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
-    except OSError as error:
-        if error.errno not in DISK_IS_FULL or is_debugging():
-            raise
-        sys.exit(
-            f"{PROGRAM}: error: There is no room to write ({error}). What was written before is whole: make room and "
-            "go on by the same command with `--ckpt_path last`."
-        )
-    except (ValueError, PushError, ModuleNotFoundError, MisconfigurationException, DistNetworkError) as error:
-        if is_debugging():
-            raise
-        sys.exit(f"{PROGRAM}: error: {launching_sentence(error) or one_sentence(str(error))}")

@@ -1,7 +1,11 @@
 """A user's mistake on the command line ends in one sentence rather than in pages of usage."""
 
+import errno
 import os
 import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 PROGRAM = "lightning-noisy"
@@ -21,6 +25,7 @@ HUB_COMMANDS = {
     "export": "Write the clean model of a checkpoint into a folder that plain timm or transformers loads.",
     "push": "Push the clean model of a checkpoint, or a folder that `export` wrote, to the Hub in one commit.",
 }
+DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class OneSentenceErrors:
@@ -35,6 +40,32 @@ class OneSentenceErrors:
             parser.error(message, ex)
         parser.exit(2, f"{PROGRAM}: error: {one_sentence(message)}\n")
         raise AssertionError("`exit` does not return")
+
+
+@contextmanager
+def mistakes_in_one_sentence(
+    *kinds: type[Exception], explain: Callable[[Exception], str | None] | None = None
+) -> Iterator[None]:
+    """Around a command: a mistake in the data or the options ends the program with its sentence, without a traceback.
+
+    Args:
+        kinds: Errors that are a user's beside :class:`ValueError` and :class:`ModuleNotFoundError`.
+        explain: Says more than an error does; ``None`` where it can't.
+    """
+    mistakes: tuple[type[Exception], ...] = (ValueError, ModuleNotFoundError, *kinds)
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_IS_FULL or is_debugging():
+            raise
+        sys.exit(
+            f"{PROGRAM}: error: There is no room to write ({error}). What was written before is whole: make room and "
+            "go on by the same command, a `fit` with `--ckpt_path last`."
+        )
+    except mistakes as error:
+        if is_debugging():
+            raise
+        sys.exit(f"{PROGRAM}: error: {(explain and explain(error)) or one_sentence(str(error))}")
 
 
 def one_sentence(message: str) -> str:

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_noisy import __version__
-from lightning_noisy.cli_parser import AUDIT_COMMANDS, FIT_COMMANDS, HUB_COMMANDS, PROGRAM
+from lightning_noisy.cli_parser import AUDIT_COMMANDS, FIT_COMMANDS, HUB_COMMANDS, PROGRAM, mistakes_in_one_sentence
+from lightning_noisy.upstream_messages import leave_out_upstream_messages
 
 COMMANDS = {**FIT_COMMANDS, **AUDIT_COMMANDS, **HUB_COMMANDS}
 FIRST = f"{PROGRAM} fit --data.source photos/ --model.backbone timm:resnet50.a1_in1k"
@@ -20,6 +21,8 @@ def console_script() -> None:
         show_commands(Console())
     elif first in ("-V", "--version"):
         print(f"{PROGRAM} {__version__}")
+    elif first in ("apply", "push"):
+        _without_lightning(first)
     elif first in COMMANDS or first.startswith("-"):  # options of LightningCLI may come before its command
         from lightning_noisy.cli import console_script as run
 
@@ -30,6 +33,22 @@ def console_script() -> None:
         print(f"{PROGRAM}: error: Expected a command, but got {first!r}.{hint}", file=sys.stderr)
         show_commands(Console(stderr=True))
         sys.exit(2)
+
+
+def _without_lightning(command: str) -> None:
+    """Those that copy what lies on the disk; a checkpoint that is pushed is exported first, by all that it takes."""
+    from lightning_noisy.hub.commit import PushError
+
+    leave_out_upstream_messages()
+    with mistakes_in_one_sentence(PushError):
+        if command == "apply":
+            from lightning_noisy.audit.apply_command import run_apply
+
+            run_apply(sys.argv[2:])
+        else:
+            from lightning_noisy.hub.commands import run
+
+            run(sys.argv[1:])
 
 
 def show_commands(console: Console) -> None:

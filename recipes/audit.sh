@@ -11,6 +11,7 @@ data=$(realpath "${DATA:?name your images: DATA=photos recipes/audit.sh}")
 run=${RUN:-runs/audit}
 decisions=${DECISIONS:+--decisions=$(realpath "$DECISIONS")}
 mkdir -p "$run"
+export LIGHTNING_NOISY_RECIPE=audit # W&B runs are named after it and the file behind --config
 cd "$run"
 
 train() { # a folder, its data, options

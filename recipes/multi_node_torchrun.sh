@@ -29,6 +29,7 @@ LOGS=${LOGS:-runs/logs/$(hostname)}
 OTHERS=$(seq -s, -f '%g:3' 1 $((PROCESSES - 1)))
 # A store of its own for every start: in one that outlives a restart, the addresses of workers that are gone still stand.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+export LIGHTNING_NOISY_RECIPE=multi_node_torchrun # W&B runs are named after it and the file behind --config
 exec torchrun ${OTHERS:+--log-dir "$LOGS" --redirects "$OTHERS"} \
   --nnodes "$NODES" --nproc_per_node "$PROCESSES" --max_restarts "${MAX_RESTARTS:-3}" \
   --rdzv_backend c10d --rdzv_endpoint "$HEAD:$PORT" --rdzv_id "${JOB:-lightning-noisy}" \

@@ -9,8 +9,14 @@ import timm
 import torch
 import yaml
 
-from lightning_noisy import NoisyImageClassifier, __version__
-from lightning_noisy.cli import console_script, main, one_sentence
+from lightning_noisy import NoisyImageClassifier, NoisyImageDataModule, __version__
+from lightning_noisy.cli import console_script, main
+from lightning_noisy.cli_parser import one_sentence
+from lightning_noisy.hf import NoisyImageClassificationConfig
+from lightning_noisy.hub import export_clean
+from lightning_noisy.hub.card_options import NOISY_MODEL_TYPE
+
+from .audit.made import audit_of
 
 TINY = [
     "--model.backbone=timm:test_vit",
@@ -199,6 +205,43 @@ print(sorted({"torch", "lightning", "transformers", "timm", "datasets", "pyarrow
 """
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.startswith(f"lightning-noisy {__version__}") and shown.rstrip().endswith("[]")
+
+
+RUN_AND_TELL_IMPORTS = """
+import sys
+from lightning_noisy.start import console_script
+console_script()
+print("imported:", sorted({"lightning", "lightning.pytorch", "torch", "timm", "transformers"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_apply_of_a_folder_needs_no_lightning(suffix, photos, tmp_path):
+    audit_of(tmp_path / "audit", NoisyImageDataModule(str(photos), noise="pair:0.2"))
+    output = str(tmp_path / f"cleaned{suffix}")
+    arguments = ["apply", "--audit", str(tmp_path / "audit"), "--policy", "relabel", "--output", output]
+    shown = subprocess.run(
+        [sys.executable, "-c", RUN_AND_TELL_IMPORTS, *arguments], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.rstrip().endswith("imported: []") and shown.stderr == ""
+    assert len(NoisyImageDataModule(output).splits["train"]) == 33
+
+
+def test_push_of_a_folder_needs_no_lightning(tmp_path):
+    export_clean(timm.create_model("test_resnet", num_classes=3), tmp_path / "clean", "mit")
+    arguments = ["push", "--ckpt_path", str(tmp_path / "clean"), "--repo_id", "me/x", "--license", "mit", "--dry_run"]
+    shown = subprocess.run(
+        [sys.executable, "-c", RUN_AND_TELL_IMPORTS, *arguments], capture_output=True, text=True, check=True
+    )
+    assert "Nothing was sent" in shown.stdout and "model.safetensors" in shown.stdout
+    assert shown.stdout.rstrip().endswith("imported: []") and shown.stderr == ""
+    arguments[2] = str(tmp_path / "nowhere")
+    failed = in_shell(*arguments)
+    assert failed.returncode == 1 and re.match("lightning-noisy: error: .*nowhere' does not exist", failed.stderr)
+
+
+def test_what_an_export_is_told_by_is_the_type_of_a_model_with_a_noise_layer():
+    assert NoisyImageClassificationConfig.model_type == NOISY_MODEL_TYPE
 
 
 def test_a_command_of_lightning_is_still_one():

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from .conftest import write_photos
+from .training.wandb_file import read_config, read_run, run_files
 
 pytestmark = pytest.mark.slow
 
@@ -77,7 +78,13 @@ def environment(folder, **more):
     program.write_text(f"#!{sys.executable}\n{PROGRAM}", encoding="utf-8")
     program.chmod(0o755)
     path = f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", **{name: str(value) for name, value in more.items()}}
+    return {
+        **os.environ,
+        "PATH": path,
+        "OMP_NUM_THREADS": "1",
+        "WANDB_MODE": "offline",
+        **{name: str(value) for name, value in more.items()},
+    }
 
 
 def start(host, hosts, folder, photos, pause):
@@ -156,6 +163,8 @@ def test_the_slurm_script_starts_its_tasks_as_one_training(photos, tmp_path):
     saved = torch.load(tmp_path / "runs/resnet50_ddp/checkpoints/last.ckpt", weights_only=True)
     assert saved["noisy_run"]["processes"] == 2
     assert (tmp_path / "out" / "clean_model" / "model.safetensors").is_file()
+    (wandb_file,) = run_files(tmp_path / "runs" / "resnet50_ddp")
+    assert read_config(wandb_file)["recipe"] == "multi_node+resnet50_ddp"
     for task in (0, 1):
         assert "step 0 of process" in (tmp_path / "runs" / f"slurm-7-rank_{task}.log").read_text(encoding="utf-8")
 
@@ -166,6 +175,8 @@ def test_on_one_machine_the_script_shows_its_first_process_alone(photos, tmp_pat
     command, env = [str(RECIPES / "multi_node_torchrun.sh"), *options], environment(tmp_path, **settings)
     ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=180)
     assert ran.returncode == 0, ran.stderr[-3000:]
+    (wandb_file,) = run_files(tmp_path / "runs" / "resnet50_ddp")
+    assert read_run(wandb_file).display_name.startswith("multi_node_torchrun+resnet50_ddp-")
     (other,) = (tmp_path / "logs").rglob("stdout.log")
     assert steps_of(ran.stdout) == steps_of(other.read_text(encoding="utf-8")), "each has one of the two"
 

@@ -21,6 +21,7 @@ from lightning_noisy.cli import main
 from tests.data import layouts
 from tests.data.shard_files import write_parquet, write_tars
 from tests.hf.small import tiny_vit
+from tests.training.wandb_file import finish, read_config, read_history, read_run, run_files
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 SMALL = ["--trainer.max_epochs=2", "--trainer.accelerator=cpu", "--model.noise.warmup_epochs=1"]
@@ -31,6 +32,35 @@ def load_script(path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(autouse=True)
+def _no_wandb_account(tmp_path, monkeypatch):
+    """No key, and W&B's own files where the test's are."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "wandb_home"))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    yield
+    finish()
+
+
+def read_only_run(folder, recipe):
+    """The files of the one W&B run below ``folder``, which says its recipe and has what the CSV file has."""
+    finish()
+    files = run_files(folder)
+    runs = {read_run(path).run_id: read_run(path) for path in files}
+    assert len(runs) == 1, "one run, also of several processes and parts"
+    (run,) = runs.values()
+    assert (run.display_name, run.project) == (f"{recipe}-{run.run_id}", "lightning-noisy")
+    assert read_config(files[0])["recipe"] == recipe
+    logged = {name: row[name] for path in files for row in read_history(path) for name in row}
+    metrics = [path for path in folder.rglob("metrics.csv")]
+    rows = pyarrow.csv.read_csv(max(metrics, key=lambda path: path.stat().st_mtime_ns)).to_pylist()
+    losses = [row["train/loss_clean"] for row in rows if row.get("train/loss_clean") is not None]
+    assert logged["train/loss_clean"] == pytest.approx(losses[-1], rel=1e-6)
+    return files
 
 
 def test_every_recipe_says_when_it_is_used_and_stands_in_the_table():
@@ -54,6 +84,7 @@ def test_the_folder_of_photos(photos, tmp_path):
     resumed = main(["fit", "--config", str(RECIPES / "imagefolder.yaml"), f"--data.source={photos}", *tiny, *longer])
     assert resumed.trainer.current_epoch == 3
     assert resumed.trainer.global_step == 3
+    read_only_run(folder, "imagefolder")
 
 
 TINY = ["--model.backbone=timm:test_resnet", "--model.pretrained=false", "--model.image_size=32"]
@@ -69,6 +100,7 @@ def left_files(name):
     folder = Path("runs") / name
     assert (folder / "checkpoints" / "last.ckpt").is_file()
     assert list(folder.rglob("transition_matrix.csv"))
+    read_only_run(folder, name)
     return next(folder.rglob("clean_model/model.safetensors")).parent
 
 
@@ -179,8 +211,10 @@ def test_two_processes_of_one_machine(name, backbone, photos, tmp_path):
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert "MEMBER: 2/2" in Path("runs", name, "logs", "rank_1.log").read_text(encoding="utf-8")
     assert left_files(name).is_dir()
+    assert len(run_files(Path("runs", name))) == 1
     alone = ["--trainer.max_epochs=3", "--trainer.devices=1", "--trainer.strategy=auto", "--ckpt_path=last"]
     assert run_recipe(f"{name}.yaml", *options, *alone).trainer.current_epoch == 3
+    assert len(read_only_run(Path("runs", name), name)) == 2, "the second part has a file of its own, of the same run"
 
 
 def sweep_command(choose):
@@ -210,15 +244,14 @@ def test_the_sweep_runs_a_command_that_the_program_knows(photos, capsys):
         assert settings["optimizer"]["init_args"]["weight_decay"] == 0.05
 
 
-def test_the_loggers_that_the_recipe_offers_can_be_switched_on(tmp_path, capsys):
-    recipe = (RECIPES / "imagefolder.yaml").read_text(encoding="utf-8")
-    recipe = recipe.replace("    # - class_path", "    - class_path").replace("    #   init_args", "      init_args")
-    (tmp_path / "recipe.yaml").write_text(recipe, encoding="utf-8")
-    with pytest.raises(SystemExit):
-        main(["fit", "--config", str(tmp_path / "recipe.yaml"), "--print_config"])
-    logger = yaml.safe_load(capsys.readouterr().out)["trainer"]["logger"][1]
-    assert logger["class_path"] == "lightning_noisy.training.loggers.NoisyWandbLogger"
-    assert logger["init_args"]["project"] == "imagefolder"
+RECIPES_THAT_LOG = [name.stem for name in RECIPES.glob("*.yaml") if name.stem not in ("demo", "sweep")]
+
+
+@pytest.mark.parametrize("name", RECIPES_THAT_LOG)
+def test_every_recipe_writes_to_csv_and_to_w_and_b(name):
+    loggers = yaml.safe_load((RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))["trainer"]["logger"]
+    assert [logger["class_path"].rpartition(".")[2] for logger in loggers] == ["NoisyCSVLogger", "NoisyWandbLogger"]
+    assert {logger["init_args"]["save_dir"] for logger in loggers} == {f"runs/{name}"}
 
 
 HF_SMALL = ["--num_train_epochs=2", "--per_device_train_batch_size=8", "--report_to=none", "--use_cpu=true"]
@@ -317,6 +350,8 @@ def test_the_audit_trains_twice_and_goes_on_with_the_decisions_of_a_review(photo
     run()
     folder = tmp_path / "runs" / "audit"
     assert (folder / "audit" / "report.html").is_file()
+    for part in ("noisy", "cleaned"):
+        read_only_run(folder / part / "runs" / "imagefolder", "audit+imagefolder")
     assert list((folder / "cleaned").rglob("clean_model/model.safetensors"))
     cleaned = pyarrow.parquet.read_table(folder / "cleaned.parquet")
     assert len(cleaned) == 36 and cleaned["label_weight"].to_numpy().max() <= 1

@@ -1,7 +1,14 @@
 """Which labels are wrong, and what they should be."""
 
-from lightning_noisy.audit.auditing import audit_labels
-from lightning_noisy.audit.label_audit import LabelAudit
-from lightning_noisy.audit.summary import AuditSummary
+from typing import TYPE_CHECKING
+
+from lightning_noisy.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from lightning_noisy.audit.auditing import audit_labels
+    from lightning_noisy.audit.label_audit import LabelAudit
+    from lightning_noisy.audit.summary import AuditSummary
 
 __all__ = ["AuditSummary", "LabelAudit", "audit_labels"]
+
+__getattr__ = lazy_names(__name__, {"AuditSummary": "summary", "LabelAudit": "label_audit", "audit_labels": "auditing"})

@@ -8,16 +8,16 @@ from typing import Any
 
 import lightning.pytorch as L
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lightning_noisy.audit.apply_command import run_apply
 from lightning_noisy.audit.auditing import audit_labels
 from lightning_noisy.audit.by_features import FOLDS, audit_by_features
 from lightning_noisy.audit.label_audit import LabelAudit
-from lightning_noisy.audit.manifest import show_report
 from lightning_noisy.audit.report import write_report
 from lightning_noisy.audit.wandb_table import log_suspicious_images
 from lightning_noisy.cli_parser import AUDIT_COMMANDS, PROGRAM, OneSentenceErrors
@@ -27,7 +27,6 @@ from lightning_noisy.hub.card import plain_text
 from lightning_noisy.hub.checkpoints import read_run_config
 from lightning_noisy.launching import other_processes
 
-POLICIES = ("drop", "relabel", "weight")
 SHOWN_PAIRS = 10
 BACKBONE_HELP = "a pretrained network, timm:NAME, timm:local-dir:DIR or hf:REPO_OR_DIR."
 PRETRAINED_HELP = "Whether to load the backbone's weights; features of random ones mean little."
@@ -47,10 +46,6 @@ class AuditParser(OneSentenceErrors, LightningArgumentParser):
     """LightningCLI's parser, for which a user's mistake is one sentence."""
 
 
-class ApplyParser(OneSentenceErrors, ArgumentParser):
-    """jsonargparse's parser, for which a user's mistake is one sentence."""
-
-
 def run(arguments: Sequence[str], train_fold: TrainFold) -> None:
     """Parses the arguments, whose first is one of ``AUDIT_COMMANDS``, and does it.
 
@@ -64,7 +59,7 @@ def run(arguments: Sequence[str], train_fold: TrainFold) -> None:
     elif command == "features":
         _features(rest)
     else:
-        _apply(rest)
+        run_apply(rest)
 
 
 def kept_config(called: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,18 +146,6 @@ def _features(arguments: Sequence[str]) -> None:
         console.print(f"{rows:,} images, {size:,} features each:", highlight=False)
         for name in FEATURE_FILES:
             console.print(str(Path(options.output) / name), markup=False, highlight=False, soft_wrap=True)
-
-
-def _apply(arguments: Sequence[str]) -> None:
-    parser = ApplyParser(prog=f"{PROGRAM} apply", description=AUDIT_COMMANDS["apply"])
-    parser.add_argument("--config", action="config", help="A YAML file with these options.")
-    parser.add_argument("--audit", type=str, required=True, help="The folder that `audit` wrote.")
-    parser.add_argument("--policy", type=str, required=True, help="For images not reviewed: drop, relabel or weight.")
-    parser.add_argument("--decisions", type=str, help="What the report page has saved of a review.")
-    parser.add_argument("--output", type=str, required=True, help="The manifest: .parquet, .csv or .jsonl.")
-    options = parser.parse_args(list(arguments))
-    report = LabelAudit(options.audit).apply(options.policy, options.output, options.decisions)
-    show_report(Console(), report)
 
 
 def _run_config(arguments: Sequence[str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from lightning_noisy.audit.card import DATA_TAG, HUB_SPLITS, render_dataset_card
 from lightning_noisy.audit.cleaning import Cleaning, Policy
 from lightning_noisy.audit.label_audit import AUDIT_FILE, LabelAudit
 from lightning_noisy.audit.source import check_files, with_images
-from lightning_noisy.hub.card import check_license, check_repo_id
+from lightning_noisy.hub.card_options import check_license, check_repo_id
 from lightning_noisy.hub.commit import PushError, Repository, Target, open_repository
 from lightning_noisy.hub.push import PushReport
 

@@ -1,8 +1,11 @@
 """The images of an audit, for those who look at them."""
 
+from typing import TYPE_CHECKING
+
 from PIL import Image
 
-from lightning_noisy.data.table import LabelledImages
+if TYPE_CHECKING:
+    from lightning_noisy.data.table import LabelledImages
 
 
 class AuditImages:
@@ -12,7 +15,7 @@ class AuditImages:
         splits: As :attr:`~lightning_noisy.data.datamodule.NoisyImageDataModule.splits` gives them.
     """
 
-    def __init__(self, splits: dict[str, LabelledImages]) -> None:
+    def __init__(self, splits: "dict[str, LabelledImages]") -> None:
         self.splits = splits
 
     def read(self, split: str, row: int) -> Image.Image | None:

@@ -13,12 +13,12 @@ import pyarrow.parquet
 from lightning_noisy.audit.images import AuditImages
 from lightning_noisy.audit.source import images_of
 from lightning_noisy.audit.summary import SUMMARY_FILE, AuditSummary
-from lightning_noisy.data.table import LabelledImages
 
 if TYPE_CHECKING:
     import datasets
 
     from lightning_noisy.audit.cleaning import ManifestReport, Policy
+    from lightning_noisy.data.table import LabelledImages
     from lightning_noisy.hub.push import PushReport
 
 AUDIT_FILE = "audit.parquet"
@@ -66,7 +66,7 @@ class LabelAudit:
     def __init__(
         self,
         directory: str | Path,
-        splits: dict[str, LabelledImages] | None = None,
+        splits: "dict[str, LabelledImages] | None" = None,
         temporary: tempfile.TemporaryDirectory | None = None,
     ) -> None:
         self.directory = Path(directory).expanduser()

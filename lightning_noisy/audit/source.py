@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lightning_noisy.data.datamodule import NoisyImageDataModule
-from lightning_noisy.data.published import READERS
-from lightning_noisy.data.table import LabelledImages
 from lightning_noisy.inference.images import unique_over_splits
 
 if TYPE_CHECKING:
     from lightning_noisy.audit.label_audit import LabelAudit
+    from lightning_noisy.data.datamodule import NoisyImageDataModule
+    from lightning_noisy.data.table import LabelledImages
 
 
 def describe_source(datamodule: Any) -> dict[str, Any]:
@@ -23,6 +22,8 @@ def describe_source(datamodule: Any) -> dict[str, Any]:
     Paths are absolute, all values are JSON's, and what is at its default is left out. A data module of another kind
     can't be described: that is an empty dict.
     """
+    from lightning_noisy.data.datamodule import NoisyImageDataModule
+
     if not isinstance(datamodule, NoisyImageDataModule):
         return {}
     columns = datamodule.columns
@@ -45,7 +46,7 @@ def describe_source(datamodule: Any) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if value is not None} | drawn
 
 
-def read_again(source: Mapping[str, Any]) -> dict[str, LabelledImages]:
+def read_again(source: Mapping[str, Any]) -> "dict[str, LabelledImages]":
     """The splits that :func:`describe_source` describes.
 
     Raises:
@@ -56,6 +57,8 @@ def read_again(source: Mapping[str, Any]) -> dict[str, LabelledImages]:
             "This audit does not say where its images come from, and so they can't be read again: make it from a "
             "`NoisyImageDataModule`."
         )
+    from lightning_noisy.data.datamodule import NoisyImageDataModule  # the images of files are read without it
+
     try:
         return unique_over_splits(NoisyImageDataModule(**source).splits)
     except (ValueError, TypeError, OSError) as error:
@@ -63,7 +66,7 @@ def read_again(source: Mapping[str, Any]) -> dict[str, LabelledImages]:
         raise ValueError(f"The images of this audit can't be read again from where they lay: {reason}") from error
 
 
-def left_out(datamodule: NoisyImageDataModule, audited: Sequence[str]) -> list[str]:
+def left_out(datamodule: "NoisyImageDataModule", audited: Sequence[str]) -> list[str]:
     """What the data hold beside the audited images and their labels, in words."""
     words = {"val": "the validation images, whose labels were checked", "test": "the test images"}
     found = [words[split] for split in ("val", "test") if split in datamodule.splits and split not in audited]
@@ -74,7 +77,7 @@ def left_out(datamodule: NoisyImageDataModule, audited: Sequence[str]) -> list[s
     return found
 
 
-def images_of(audit: "LabelAudit") -> dict[str, LabelledImages]:
+def images_of(audit: "LabelAudit") -> "dict[str, LabelledImages]":
     """The splits that the rows of an audit are about: those at hand, else read again, once.
 
     Raises:
@@ -124,7 +127,7 @@ def _content(name: str, path: str) -> bytes:
         raise _vanished(name, error) from error
 
 
-def _encoded(splits: Mapping[str, LabelledImages], split: str, row: int, name: str) -> bytes:
+def _encoded(splits: "Mapping[str, LabelledImages]", split: str, row: int, name: str) -> bytes:
     images = splits.get(split)
     found = images.ids[row].as_py() if images is not None and 0 <= row < len(images) else None
     if images is None or found != name:
@@ -145,7 +148,10 @@ def _vanished(name: str, why: object) -> ValueError:
     )
 
 
-def _absolute_source(source: str | None, kinds: tuple[str, ...] = ("idx", "hub", *READERS)) -> str | None:
+def _absolute_source(source: str | None, kinds: tuple[str, ...] | None = None) -> str | None:
+    from lightning_noisy.data.published import READERS
+
+    kinds = kinds or ("idx", "hub", *READERS)
     if source is None or source == "digits":
         return source
     kind, colon, rest = source.partition(":")

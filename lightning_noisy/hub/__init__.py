@@ -1,7 +1,16 @@
 """What remains of a training: a clean model in its library's own format, its card, and the push to the Hub."""
 
-from lightning_noisy.hub.commit import PushError
-from lightning_noisy.hub.export import export_clean
-from lightning_noisy.hub.push import PushReport, push_clean
+from typing import TYPE_CHECKING
+
+from lightning_noisy.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from lightning_noisy.hub.commit import PushError
+    from lightning_noisy.hub.export import export_clean
+    from lightning_noisy.hub.push import PushReport, push_clean
 
 __all__ = ["PushError", "PushReport", "export_clean", "push_clean"]
+
+__getattr__ = lazy_names(
+    __name__, {"PushError": "commit", "PushReport": "push", "export_clean": "export", "push_clean": "push"}
+)

@@ -1,23 +1,21 @@
 """The model card: metadata that the Hub reads, and a text that people read, both from the record of the training."""
 
 import json
-import math
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from huggingface_hub import EvalResult, ModelCardData
-from huggingface_hub.utils import HFValidationError, validate_repo_id
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lightning_noisy import backbones
+from lightning_noisy.hub.card_options import CardOptions
 from lightning_noisy.hub.noise_estimate import NoiseEstimate
 from lightning_noisy.hub.snippets import timm_snippet, transformers_snippet
 from lightning_noisy.hub.trained_model import TrainedModel
-from lightning_noisy.run_record import CARD_TAG, as_numbers, plain_number
+from lightning_noisy.run_record import CARD_TAG, as_numbers
 
 MOST_CLASSES = 50
 MOST_ROWS = 20
@@ -27,42 +25,6 @@ LONGEST_TEXT = 200
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#|~$!@])")
 OTHER_LABELS = "the labels of the evaluation data"
 _AGAINST = {"clean": "checked labels", "noisy": "the given, partly wrong labels"}
-
-
-@dataclass(frozen=True)
-class CardOptions:
-    """What the user says of the model, beside what its training has recorded.
-
-    Args:
-        license: The licence of the weights, by the Hub's identifier: ``"apache-2.0"``, ``"cc-by-nc-4.0"``, ``"other"``.
-        repo_id: Where it will lie on the Hub; the snippets load it from there. By default they load the folder.
-        model_name: The title; the repository's or the folder's name by default.
-        description: A few sentences in front.
-        base_model: The repository that it was fine-tuned from; known where the backbone came from the Hub.
-        datasets: The repositories of its data; known where they came from the Hub.
-        metrics: More metrics, by name; ``test/accuracy_clean`` for instance. Names end in ``_clean`` or ``_noisy``.
-    """
-
-    license: str
-    repo_id: str | None = None
-    model_name: str | None = None
-    description: str | None = None
-    base_model: str | None = None
-    datasets: Sequence[str] | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        check_license(self.license, "the weights", "the licences of the base model and the data")
-        for name, repo_id in [
-            ("repo_id", self.repo_id),
-            ("base_model", self.base_model),
-            *(("datasets", dataset) for dataset in self.datasets or ()),
-        ]:
-            check_repo_id(name, repo_id)
-        for name, value in self.metrics.items():
-            number = plain_number(value)
-            if number is None or not math.isfinite(number):
-                raise ValueError(f"Expected argument `metrics` to hold finite numbers, but got {value!r} for {name!r}.")
 
 
 def render_card(trained: TrainedModel, options: CardOptions, estimate: NoiseEstimate | None, folder_name: str) -> str:
@@ -174,31 +136,6 @@ def plain_text(value: str) -> str:
     spaced = " ".join(value.split())
     visible = "".join(c for c in spaced if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co"))
     return visible if len(visible) <= LONGEST_TEXT else visible[: LONGEST_TEXT - 1] + "…"
-
-
-def check_license(license: str | None, of_what: str, above: str) -> None:
-    """Raises a :class:`ValueError` where it is no identifier of the Hub's; none is taken for granted.
-
-    Args:
-        license: What the user gives.
-        of_what: What it is the licence of.
-        above: What it must agree with.
-    """
-    if not isinstance(license, str) or not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license):
-        raise ValueError(
-            f"Expected argument `license` to be the licence of {of_what} by the Hub's identifier, such as "
-            f"'apache-2.0', 'mit', 'cc-by-nc-4.0' or 'other', but got {license!r}. It must allow what {above} allow."
-        )
-
-
-def check_repo_id(name: str, repo_id: str | None) -> None:
-    """Raises a :class:`ValueError` that names the argument, where it is none of the Hub's."""
-    if repo_id is None:
-        return
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise ValueError(f"Expected argument `{name}` to be a repository such as 'me/birds', but {error}") from error
 
 
 def _base_model(trained: TrainedModel, options: CardOptions) -> str | None:

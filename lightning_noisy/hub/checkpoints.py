@@ -3,7 +3,6 @@
 Nothing is unpickled but tensors and primitives.
 """
 
-import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,15 +73,6 @@ def read_run_config(path: str | Path) -> dict[str, Any]:
     config = _read_file(path).get(CONFIG_KEY) or {} if path.is_file() else {}
     expect_trusted_names(config, str(path))
     return config
-
-
-def is_saved_export(path: str | Path) -> bool:
-    """Whether a folder holds what :func:`~lightning_noisy.hub.export_clean` wrote: a model and its card."""
-    folder = Path(path).expanduser()
-    if not all((folder / name).is_file() for name in ("README.md", "config.json", RECORD_FILE)):
-        return False
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return config.get("model_type") != NoisyImageClassificationConfig.model_type
 
 
 def _from_lightning(checkpoint: Mapping[str, Any], path: Path) -> TrainedModel:

@@ -10,8 +10,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from lightning_noisy.cli_parser import HUB_COMMANDS, PROGRAM, OneSentenceErrors
-from lightning_noisy.hub.export import export_clean
-from lightning_noisy.hub.noise_report import noise_of_checkpoint, show_noise, write_noise
 from lightning_noisy.hub.push import PushReport, push_clean
 
 
@@ -27,6 +25,8 @@ def run(arguments: Sequence[str]) -> None:
     model = options.pop("ckpt_path")
     console = Console()
     if command == "export":
+        from lightning_noisy.hub.export import export_clean
+
         directory = export_clean(model, options.pop("output"), **options)
         _show_files(console, f"Written to {directory}", _sizes(directory))
     elif command == "noise":
@@ -66,6 +66,8 @@ def _parser(command: str) -> Parser:
 
 
 def _noise(console: Console, ckpt_path: str, output: str | None, most_pairs: int) -> None:
+    from lightning_noisy.hub.noise_report import noise_of_checkpoint, show_noise, write_noise
+
     estimate, class_names = noise_of_checkpoint(ckpt_path, most_pairs)
     show_noise(console, estimate)
     if output is None:

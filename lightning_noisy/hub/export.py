@@ -9,7 +9,8 @@ from pathlib import Path
 from torch import nn
 
 from lightning_noisy import backbones
-from lightning_noisy.hub.card import CardOptions, render_card
+from lightning_noisy.hub.card import render_card
+from lightning_noisy.hub.card_options import CARD_FILE, CardOptions, card_options
 from lightning_noisy.hub.checkpoints import load_checkpoint
 from lightning_noisy.hub.noise_estimate import COUNTS_FILE, MATRIX_FILE, estimate_noise
 from lightning_noisy.hub.trained_model import Source, TrainedModel, resolve_model
@@ -19,7 +20,6 @@ from lightning_noisy.pictures import draw_transition_matrices
 from lightning_noisy.run_record import RECORD_FILE, write_record
 
 PICTURE_FILE = "transition_matrix.png"
-CARD_FILE = "README.md"
 OUR_FILES = (CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, MATRIX_FILE, COUNTS_FILE, PICTURE_FILE, RECORD_FILE)
 """What lies beside the model; its own files are timm's or transformers'."""
 
@@ -110,29 +110,6 @@ def write_export(trained: TrainedModel, folder: Path, options: CardOptions, fold
     write_record(trained.record, folder / RECORD_FILE)
     card = render_card(trained, options, estimate, folder_name)
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
-
-
-def card_options(
-    license: str | None,
-    repo_id: str | None,
-    model_name: str | None,
-    description: str | None,
-    base_model: str | None,
-    datasets: Sequence[str] | None,
-    metrics: Mapping[str, float] | None,
-) -> CardOptions:
-    """What the user says of the model, checked.
-
-    Raises:
-        ValueError: If there is no licence, or an argument is wrong.
-    """
-    if not license:
-        raise ValueError(
-            "Expected argument `license` to be given, the licence under which the weights may be used, such as "
-            "'apache-2.0' or 'cc-by-nc-4.0', but got none. It must allow no more than the licences of the base model "
-            "and of the data do."
-        )
-    return CardOptions(license, repo_id, model_name, description, base_model, datasets, dict(metrics or {}))
 
 
 def _set_license(path: Path, license: str) -> None:

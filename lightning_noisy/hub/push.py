@@ -4,15 +4,16 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from huggingface_hub import CommitOperationAdd, ModelCard
 
 from lightning_noisy import __version__
-from lightning_noisy.hub.card import CardOptions
-from lightning_noisy.hub.checkpoints import is_saved_export
+from lightning_noisy.hub.card_options import CARD_FILE, CardOptions, card_options, is_saved_export
 from lightning_noisy.hub.commit import Target, open_repository
-from lightning_noisy.hub.export import CARD_FILE, card_options, load_trained_model, write_export
-from lightning_noisy.hub.trained_model import Source
+
+if TYPE_CHECKING:
+    from lightning_noisy.hub.trained_model import Source
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class PushReport:
 
 
 def push_clean(
-    model: Source,
+    model: "Source",
     repo_id: str,
     license: str | None = None,
     *,
@@ -83,6 +84,8 @@ def push_clean(
         folder = Path(model).expanduser()
         _check_same_license(folder, options)
         return _push_folder(folder, target, overwrite_card, dry_run)
+    from lightning_noisy.hub.export import load_trained_model, write_export  # a folder is pushed without
+
     with tempfile.TemporaryDirectory(prefix="lightning-noisy-") as temporary:
         write_export(load_trained_model(model), Path(temporary), options, repo_id)
         return _push_folder(Path(temporary), target, overwrite_card, dry_run)

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lightning_noisy.data.table import LabelledImages
+if TYPE_CHECKING:
+    from lightning_noisy.data.table import LabelledImages
 
 
 class AllImages:
@@ -18,7 +19,7 @@ class AllImages:
         splits: By name. An image's position is its number over all of them.
     """
 
-    def __init__(self, splits: dict[str, LabelledImages]) -> None:
+    def __init__(self, splits: "dict[str, LabelledImages]") -> None:
         self.splits = splits
         self._starts = np.cumsum([0, *map(len, splits.values())])
 
@@ -51,7 +52,7 @@ class AllImages:
         }
 
 
-def unique_over_splits(splits: dict[str, LabelledImages]) -> dict[str, LabelledImages]:
+def unique_over_splits(splits: "dict[str, LabelledImages]") -> "dict[str, LabelledImages]":
     """The same splits; of an id that two of them have, the later one becomes ``ID#SPLIT``, for decisions go by ids."""
     seen: pa.Array | None = None
     unique: dict[str, LabelledImages] = {}

@@ -1,26 +1,21 @@
 """Loggers: W&B that starts offline where there is no key and never ends a training; pictures and tables for each."""
 
-import netrc
 import os
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import DummyExperiment, rank_zero_experiment
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+
+from lightning_noisy.wandb_runs import PROJECT, new_run_id, run_name, run_settings, start_run
 
 STEP = "trainer/global_step"
 """Lightning's name for the step in W&B."""
-REFUSALS = ("key", "unauthorized", "not logged in", "permission")
-"""Words of W&B's errors, which have no kind of their own, when it does not know the key."""
-SECONDS_TO_START = 30.0
-SECONDS_TO_FINISH = 600.0
 
 
 class NoisyWandbLogger(WandbLogger):
@@ -33,24 +28,21 @@ class NoisyWandbLogger(WandbLogger):
     - A training that goes on from a checkpoint goes on in its run, and what the run has already is not logged again.
 
     Args:
-        args, kwargs: As of :class:`~lightning.pytorch.loggers.WandbLogger`.
-
-    Raises:
-        ModuleNotFoundError: If wandb is not installed.
+        args, kwargs: As of :class:`~lightning.pytorch.loggers.WandbLogger`; the project is by default
+            ``WANDB_PROJECT``, else ``lightning-noisy``.
+        recipe: What the run is named after, with its id behind, unless ``name`` is given; also in its config. The
+            command line puts the names of the files given by ``--config`` here.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        _check_wandb_is_installed()
+    def __init__(self, *args: Any, recipe: str | None = None, **kwargs: Any) -> None:
+        kwargs["project"] = kwargs.get("project") or os.environ.get("WANDB_PROJECT") or PROJECT
+        kwargs["resume"] = kwargs.get("resume") or "allow"  # the command line gives every option, None by default
         super().__init__(*args, **kwargs)
-        if self._offline:  # said to wandb.init alone: Lightning would say it to the whole process by WANDB_MODE
-            self._offline = False
-            self._wandb_init["mode"] = "offline"
-        if self._wandb_init.get("anonymous") is None:
-            self._wandb_init.pop("anonymous", None)  # W&B warns of it
+        self.recipe = recipe
         self._keeps_its_id = bool(self._id or os.environ.get("WANDB_RUN_ID"))
-        self._is_held = False
-        self._is_off = False
-        self._has_warned = False
+        if not self._keeps_its_id:
+            self._set_id(new_run_id())  # a ModelCheckpoint asks for it before the run starts
+        self._is_held = self._is_off = self._has_warned = False
         self._resumed_steps: dict[str, int] = {}
         self._last_steps: dict[str, int] = {}
 
@@ -65,18 +57,13 @@ class NoisyWandbLogger(WandbLogger):
     def hold(self) -> None:
         """Does not start the run before :meth:`release`, so that a checkpoint can tell which run to go on with."""
         self._resumed_steps = {}
-        if self._experiment is not None or self._is_held:
-            return
-        self._is_held = True
-        if not self._keeps_its_id:
-            self._set_id(secrets.token_hex(4))  # a ModelCheckpoint asks for it before the run starts
+        self._is_held = self._experiment is None
 
     def release(self, run_state: Mapping[str, Any] | None = None) -> None:
         """Starts the run; with the :meth:`run_state` of a checkpoint it goes on in that run."""
         if run_state and run_state["id"] and self._experiment is None and not self._keeps_its_id:
             self._set_id(run_state["id"])
-            self._resumed_steps = dict(run_state["last_steps"])
-            self._last_steps = dict(run_state["last_steps"])
+            self._resumed_steps, self._last_steps = dict(run_state["last_steps"]), dict(run_state["last_steps"])
         self._is_held = False
         _ = self.experiment
 
@@ -85,8 +72,9 @@ class NoisyWandbLogger(WandbLogger):
         return {"id": self.version, "last_steps": dict(self._last_steps)}
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        fresh = {name: value for name, value in metrics.items() if self._is_fresh(name, step)}
-        if not fresh or set(fresh) == {"epoch"}:
+        resumed = self._resumed_steps
+        fresh = {name: value for name, value in metrics.items() if step is None or step > resumed.get(name, -1)}
+        if set(fresh) <= {"epoch"}:
             return
         with self._errors_as_warning():
             super().log_metrics(fresh, step)
@@ -97,14 +85,6 @@ class NoisyWandbLogger(WandbLogger):
         with self._errors_as_warning():
             super().log_hyperparams(params)
 
-    def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
-        with self._errors_as_warning():
-            super().log_image(key, images, step, **kwargs)
-
-    def log_table(self, key: str, *args: Any, **kwargs: Any) -> None:
-        with self._errors_as_warning():
-            super().log_table(key, *args, **kwargs)
-
     def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
         with self._errors_as_warning():
             super().after_save_checkpoint(checkpoint_callback)
@@ -113,67 +93,34 @@ class NoisyWandbLogger(WandbLogger):
         with self._errors_as_warning():
             super().finalize(status)
 
-    def _is_fresh(self, name: str, step: int | None) -> bool:
-        return step is None or step > self._resumed_steps.get(name, -1)
-
     def _set_id(self, run_id: str) -> None:
         self._id = self._wandb_init["id"] = run_id
 
     def _start(self) -> None:
-        """W&B's own way first, then in files; without W&B where even those can't be written."""
-        reason = ""
-        own_mode = self._wandb_init.get("mode")
-        for mode in dict.fromkeys((own_mode, "offline")):
-            self._wandb_init["mode"] = mode
-            try:
-                if mode is None and not _can_ask_wandb():
-                    continue
-                self._limit_waiting()
-                _ = super().experiment
-                break
-            except Exception as error:
-                reason = reason or (str(error).strip() or type(error).__name__).splitlines()[0]
-                _forget_failed_run()
-        if self._experiment is None:
+        # Lightning would say `offline` to the whole process, and leaves the directory to W&B, which takes another one.
+        own_mode = "offline" if self._offline else self._wandb_init.get("mode")
+        self._offline = False
+        if start_run(self._open, own_mode) is None:
             self._is_off = self._has_warned = True
-            rank_zero_warn(f"W&B could not be started and logs nothing in this training ({reason}).")
             return
-        self._say_where_it_lies(own_mode, reason)
-        self._skip_what_the_server_has()
-
-    def _limit_waiting(self) -> None:
-        if self._wandb_init.get("settings") is not None:  # the command line gives every option, this one as None
-            return
-        import wandb
-
-        limits = {"init_timeout": SECONDS_TO_START, "finish_timeout": SECONDS_TO_FINISH}
-        own = {name: seconds for name, seconds in limits.items() if f"WANDB_{name.upper()}" not in os.environ}
-        self._wandb_init["settings"] = wandb.Settings(**own)  # type: ignore[arg-type]
-
-    def _say_where_it_lies(self, own_mode: str | None, reason: str) -> None:
-        if self._wandb_init["mode"] == own_mode:
-            return
-        if self._log_model:
+        run: Any = self._experiment
+        if self._log_model and getattr(run, "offline", False):
             self._log_model = False
             rank_zero_warn("`log_model` is off: checkpoints can't be uploaded while the W&B run is offline.")
-        directory = getattr(getattr(self._experiment, "settings", None), "sync_dir", None) or self.save_dir
-        kept = f"the run is kept in files, send it later by `wandb sync {_relative(directory)}`."
-        if reason:
-            is_refused = any(word in reason.lower() for word in REFUSALS)
-            what = "W&B refused the key" if is_refused else "W&B could not be reached"
-            remedy = " Before that, `wandb login --relogin`." if is_refused else ""
-            rank_zero_warn(f"{what} ({reason}): {kept}{remedy}")
-        else:
-            rank_zero_info(f"No W&B key was found (`wandb login`): {kept}")
-
-    def _skip_what_the_server_has(self) -> None:
-        """A run that broke off after its last checkpoint has steps that this training will do again."""
         with self._errors_as_warning():
-            run: Any = self._experiment
-            if getattr(run, "resumed", False) is True:
+            if self.recipe:
+                run.config.update({"recipe": self.recipe})
+            if getattr(run, "resumed", False) is True:  # what was done after the last checkpoint will be done again
                 summary = dict(run.summary)
                 step = int(summary.get(STEP, -1))
                 self._resumed_steps |= {name: max(step, self._resumed_steps.get(name, -1)) for name in summary}
+
+    def _open(self, mode: str | None) -> Any:
+        given = {name: value for name, value in self._wandb_init.items() if value not in (None, "")}
+        Path(given.get("dir", ".")).mkdir(parents=True, exist_ok=True)
+        defaults = {"settings": run_settings(), "name": run_name(self.recipe, self._id)}
+        self._wandb_init = {**defaults, **given, "mode": mode}
+        return super().experiment
 
     @contextmanager
     def _errors_as_warning(self) -> Iterator[None]:
@@ -222,55 +169,3 @@ def _never_fatal(name: str) -> Iterator[None]:
         yield
     except Exception as error:
         rank_zero_warn(f"{name!r} could not be logged ({type(error).__name__}: {error}).")
-
-
-def _check_wandb_is_installed() -> None:
-    try:
-        import wandb  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "The W&B logger needs the package wandb. Install it by `pip install 'lightning-noisy[wandb]'`, or take "
-            "another logger."
-        ) from error
-
-
-def _forget_failed_run() -> None:
-    """W&B's service holds the id of a run that could not start, and would refuse it to the next one."""
-    import wandb
-
-    if wandb.run is None:
-        with suppress(Exception):
-            wandb.teardown()
-
-
-def _can_ask_wandb() -> bool:
-    """Whether W&B's own way needs no key or has one: without one it would ask for it, or fail."""
-    import wandb
-
-    if wandb.run is not None or os.environ.get("WANDB_MODE") or os.environ.get("WANDB_API_KEY"):
-        return True
-    settings = wandb.setup().settings
-    has_key = settings.api_key or settings.identity_token_file or _netrc_has_key(settings.base_url)
-    return settings.mode != "online" or bool(has_key)
-
-
-def _netrc_has_key(base_url: str) -> bool:
-    import wandb
-
-    hosts = [urlsplit(base_url).netloc]
-    if base_url == wandb.Settings().base_url:
-        hosts.append("api.wandb.ai")
-    given = os.environ.get("NETRC")
-    places = [Path(given)] if given else [Path.home() / ".netrc", Path.home() / "_netrc"]
-    for place in places:
-        try:
-            known = netrc.netrc(place.expanduser())
-        except (OSError, netrc.NetrcParseError):
-            continue
-        return any(known.authenticators(host) for host in hosts)
-    return False
-
-
-def _relative(directory: str | Path | None) -> str:
-    path = Path(directory or ".")
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

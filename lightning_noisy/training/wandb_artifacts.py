@@ -41,7 +41,9 @@ def _log_artifacts(run: Any, directory: Path, model: dict[str, Any], data: dict[
         model = {**model, "dataset": dataset.name}
         _use_artifact(run, dataset)
     artifact = wandb.Artifact("clean_model", type="model", metadata=model)
-    artifact.add_dir(str(directory))
+    for path in sorted(directory.rglob("*")):
+        if path.is_file():  # as it lies there: W&B would copy a large model into the home directory first, twice
+            artifact.add_file(str(path), path.relative_to(directory).as_posix(), skip_cache=True, policy="immutable")
     run.log_artifact(artifact)
 
 

@@ -8,10 +8,8 @@ from lightning_noisy.audit.auditing import audit_labels
 from lightning_noisy.audit.wandb_table import COLUMNS, NAME, log_suspicious_images
 from lightning_noisy.training.loggers import NoisyWandbLogger
 
-from ..training.wandb_file import read_artifacts, read_history, read_table, run_files
+from ..training.wandb_file import finish, read_artifacts, read_history, read_table, run_files
 from .small import digits, trained_on, trainer
-
-wandb = pytest.importorskip("wandb", reason="needs the extra `wandb`")
 
 
 @pytest.fixture(autouse=True)
@@ -29,8 +27,7 @@ def test_the_first_rows_are_there_with_their_pictures(tmp_path):
     audit = audit_labels(trained_on(data, epochs=1), data, trainer=trainer())
     logger = NoisyWandbLogger(save_dir=str(tmp_path))
     log_suspicious_images([logger], audit, most_images=7)
-    wandb.finish()
-    wandb.teardown()
+    finish()
     (path,) = run_files(tmp_path)
     (logged,) = [row[f"{NAME}/path"] for row in read_history(path) if f"{NAME}/path" in row]
     columns, rows = read_table(path.parent / "files" / logged)

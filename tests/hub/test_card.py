@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from lightning_noisy import NoiseConfig
-from lightning_noisy.hub.card import CardOptions, markdown_text, render_card
+from lightning_noisy.hub.card import markdown_text, render_card
+from lightning_noisy.hub.card_options import CardOptions
 from lightning_noisy.hub.noise_estimate import estimate_noise
 from lightning_noisy.hub.trained_model import TrainedModel
 from lightning_noisy.noise import NoiseLayer

@@ -3,7 +3,6 @@
 import csv
 import http.server
 import os
-import sys
 import threading
 import time
 import warnings
@@ -12,20 +11,20 @@ import lightning.pytorch as L
 import numpy as np
 import pytest
 import torch
+import wandb
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
-from lightning_noisy import cli
 from lightning_noisy.training.artifacts import RunFiles
-from lightning_noisy.training.loggers import NoisyWandbLogger, _can_ask_wandb
+from lightning_noisy.training.loggers import NoisyWandbLogger
 from lightning_noisy.training.sharding import ShardedStrategy
+from lightning_noisy.wandb_runs import _can_ask
 
 from .test_mixin import QUIET, OwnModule, loader
 from .test_noise_log import small_classifier
-from .wandb_file import read_artifacts, read_config, read_history, read_records, read_table, run_files
+from .wandb_file import finish, read_artifacts, read_config, read_history, read_run, read_table, run_files
 
-wandb = pytest.importorskip("wandb", reason="needs the extra `wandb`")
 KEY = "0" * 40
 
 
@@ -52,12 +51,6 @@ class FakeRun:
 
     def log(self, metrics):
         self.logged.append(metrics)
-
-
-def finish():
-    """Waits until the run's file is whole."""
-    wandb.finish()
-    wandb.teardown()
 
 
 def quiet(**options):
@@ -160,8 +153,7 @@ def test_a_resumed_training_goes_on_in_its_run_and_logs_no_step_twice(strategy, 
     assert [path.name for path in files[:2]] == [f"run-{first.version}.wandb"] * 2
     assert not before.keys() & after.keys()
     assert sorted(step for name, step in before | after if name == "noise/entropy") == [3, 7, 11, 15]
-    (run,) = [record.run for record in read_records(files[1]) if record.HasField("run")][:1]
-    assert run.run_id == first.version
+    assert read_run(files[1]).run_id == first.version
 
 
 def test_what_the_checkpoint_has_is_not_logged_again(tmp_path):
@@ -183,17 +175,17 @@ def test_an_id_of_the_users_own_is_kept(tmp_path):
 
 
 def test_where_a_key_is_w_and_b_is_asked(tmp_path, monkeypatch):
-    assert not _can_ask_wandb()
+    assert not _can_ask()
     (tmp_path / "netrc").write_text(f"machine elsewhere.org login user password {KEY}\n")
-    assert not _can_ask_wandb()
+    assert not _can_ask()
     (tmp_path / "netrc").write_text(f"machine api.wandb.ai login user password {KEY}\n")
-    assert _can_ask_wandb()
+    assert _can_ask()
     (tmp_path / "netrc").unlink()
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    assert _can_ask_wandb()
+    assert _can_ask()
     monkeypatch.delenv("WANDB_API_KEY")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    assert _can_ask_wandb()
+    assert _can_ask()
 
 
 def test_with_a_key_the_mode_is_w_and_bs_own(tmp_path, monkeypatch):
@@ -308,15 +300,6 @@ def test_uploading_checkpoints_is_off_offline(tmp_path):
     with pytest.warns(UserWarning, match="`log_model` is off"):
         logger = fit(tmp_path, epochs=1, log_model=True)
     assert logger._log_model is False
-
-
-def test_without_wandb_one_sentence_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    logger = "--trainer.logger=lightning_noisy.training.loggers.NoisyWandbLogger"
-    arguments = ["fit", "--data.source=digits", "--model.backbone=timm:test_vit", "--model.pretrained=false", logger]
-    monkeypatch.setattr(sys, "argv", ["lightning-noisy", *arguments])
-    with pytest.raises(SystemExit, match=r"^lightning-noisy: error: .*pip install 'lightning-noisy\[wandb\]'"):
-        cli.console_script()
 
 
 def test_the_plain_logger_gets_everything_too(photos, tmp_path):

@@ -113,7 +113,6 @@ def test_both_processes_end_with_the_same_weights_and_count_all_labels(photos, t
     assert first["counted"].sum() == second["counted"].sum() == 34  # 33 training images, one twice to share evenly
     assert first["seed"] != second["seed"]
     assert (output / "clean_model" / "model.safetensors").is_file()
-    pytest.importorskip("wandb", reason="needs the extra `wandb`")
     (path,) = run_files(output)  # one run for both
     logged = [row["train/loss_clean"] for row in read_history(path) if "train/loss_clean" in row]
     losses = np.array([*first["losses"], *second["losses"]])

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import wandb
+
 BLOCK = 32 * 1024
 FULL, LAST = 1, 4
 
@@ -13,6 +15,12 @@ FULL, LAST = 1, 4
 def run_files(folder: Path) -> list[Path]:
     """The offline runs below ``folder``, oldest first."""
     return sorted(folder.glob("wandb/offline-run-*/run-*.wandb"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def finish() -> None:
+    """Waits until the file of a run of this process is whole."""
+    wandb.finish()
+    wandb.teardown()
 
 
 def read_records(path: Path) -> list[Any]:
@@ -41,6 +49,11 @@ def read_config(path: Path) -> dict[str, Any]:
         updates = record.run.config.update if record.HasField("run") else record.config.update
         config |= {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in updates}
     return config
+
+
+def read_run(path: Path) -> Any:
+    """The record of the run itself; ``wandb.proto.wandb_internal_pb2.RunRecord``."""
+    return next(record.run for record in read_records(path) if record.HasField("run"))
 
 
 def read_artifacts(path: Path) -> list[Any]:
