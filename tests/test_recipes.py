@@ -362,3 +362,19 @@ def test_the_audit_trains_twice_and_goes_on_with_the_decisions_of_a_review(photo
     run(DECISIONS=str(decisions))
     ids = pyarrow.parquet.read_table(folder / "cleaned.parquet")["id"].to_pylist()
     assert len(ids) == 35 and "ant/00.png" not in ids
+
+
+@pytest.mark.slow
+def test_audit_first(photos, tmp_path):
+    backbone = timm.create_model("test_resnet", num_classes=0)
+    timm.models.save_for_hf(backbone, str(tmp_path / "backbone"), safe_serialization=True)
+    options = ["--model.backbone=timm:test_resnet", "--model.pretrained=false", "--trainer.accelerator=cpu"]
+    options += ["--trainer.max_epochs=1", "--data.image_size=32", "--data.num_workers=0", "--data.batch_size=8"]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "SIZE": "32"}
+    environment |= {"DATA": str(photos), "BACKBONE": f"timm:local-dir:{tmp_path / 'backbone'}"}
+    command = ["bash", str(RECIPES / "audit_first.sh"), *options]
+    subprocess.run(command, env=environment, check=True, cwd=tmp_path)
+    folder = tmp_path / "runs" / "audit_first"
+    assert (folder / "audit" / "report.html").is_file() and (folder / "audit" / "features").is_dir()
+    assert len(pyarrow.parquet.read_table(folder / "cleaned.parquet")) == 36
+    assert list(folder.rglob("clean_model/model.safetensors"))

@@ -33,6 +33,7 @@ class ManifestReport:
         mean_weight: Of the images that are left; ``None`` where the policy gives no weights.
         splits: How many images are left in each split.
         left_out: What the data hold beside that, in words.
+        caution: Why the audit is not to be believed, in a sentence; empty where nothing speaks against it.
     """
 
     kept: int
@@ -42,6 +43,7 @@ class ManifestReport:
     mean_weight: float | None
     splits: dict[str, int]
     left_out: list[str] = field(default_factory=list)
+    caution: str = ""
 
 
 class Cleaning:
@@ -138,7 +140,10 @@ class Cleaning:
             )
         self._check_classes(labels)
         mean = weights / kept if self.policy == "weight" else None
-        self.report = ManifestReport(kept, seen - kept, relabelled, reviewed, mean, splits, self.audit.summary.left_out)
+        summary = self.audit.summary
+        self.report = ManifestReport(
+            kept, seen - kept, relabelled, reviewed, mean, splits, summary.left_out, summary.caution
+        )
 
     def _check_ids(self, times: np.ndarray) -> None:
         for wrong, problem in ((times == 0, "not in this audit"), (times > 1, "in it more than once")):

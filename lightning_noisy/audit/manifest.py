@@ -11,6 +11,7 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lightning_noisy import __version__
@@ -63,6 +64,8 @@ def write_manifest(
 
 def show_report(console: Console, report: ManifestReport) -> None:
     """Shows what a policy and decisions have made of an audit."""
+    if report.caution:
+        console.print(escape(report.caution), style="bold yellow", highlight=False)
     table = Table()
     table.add_column("images")
     table.add_column("count", justify="right")

@@ -108,7 +108,8 @@ def _overview(summary: AuditSummary) -> dict[str, Any]:
         "matrix_classes": shown,
         "matrix": [_rounded(row) for row in matrix[np.ix_(shown, shown)].tolist()] if shown else [],
         "pairs": [[pair.given, pair.suggested, pair.count] for pair in summary.pairs[:MOST_PAIRS]],
-        "folds": summary.folds,
+        "judge": summary.judge,
+        "caution": summary.caution,
     }
 
 

@@ -9,6 +9,7 @@ import time
 
 import pyarrow.parquet
 import pytest
+import torch
 
 from lightning_noisy import NoisyImageClassifier, NoisyImageDataModule
 from lightning_noisy.audit import commands
@@ -94,6 +95,41 @@ def test_mistakes_are_one_sentence(tmp_path, monkeypatch, capsys):
     run(monkeypatch, "audit", f"--ckpt_path={checkpoint}", "--output=audit", "--report=false", *cpu())
     assert "`policy`" in sentence("apply", "--audit=audit", "--policy=burn", "--output=b.parquet")
     assert not (tmp_path / "a").exists() and not (tmp_path / "b.parquet").exists()
+
+
+BACKBONE = ["--backbone=timm:test_resnet", "--pretrained=false", "--data.image_size=32", "--data.num_workers=0"]
+
+
+@pytest.mark.filterwarnings("ignore:The backbone has random weights")
+def test_an_audit_needs_no_checkpoint_and_features_are_made_once(tmp_path, monkeypatch, capsys):
+    torch.manual_seed(0)
+    run(monkeypatch, "features", *BACKBONE, *NOISY, f"--output={tmp_path / 'features'}", *cpu())
+    assert "1,797 images" in capsys.readouterr().out
+    before = hashes(tmp_path / "features")
+    torch.manual_seed(0)  # the backbone has random weights, and must have the same
+    options = [*NOISY, f"--features={tmp_path / 'features'}", f"--output={tmp_path / 'audit'}"]
+    run(monkeypatch, "audit", *BACKBONE, *options, *cpu())
+    said = capsys.readouterr().out
+    audit = LabelAudit(tmp_path / "audit")
+    assert f"of {len(audit.table)} labels are wrong" in said
+    assert sorted(path.name for path in audit.directory.iterdir()) == [
+        "audit.parquet", "issues.csv", "report.html", "summary.json"
+    ]  # fmt: skip
+    assert hashes(tmp_path / "features") == before
+    run(monkeypatch, "apply", f"--audit={audit.directory}", "--policy=drop", f"--output={tmp_path / 'b.parquet'}")
+    assert NoisyImageDataModule(str(tmp_path / "b.parquet")).num_classes == 10
+
+
+def test_what_an_audit_needs_is_told(monkeypatch, capsys):
+    def sentence(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            run(monkeypatch, *arguments)
+        return stopped.value.code if isinstance(stopped.value.code, str) else capsys.readouterr().err
+
+    data = ["--output=a", "--data.source=digits"]
+    assert "`ckpt_path`" in sentence("audit", *data) and "got neither" in sentence("audit", *data)
+    assert "timm:local-dir" in sentence("audit", *data, "--backbone=resnet10t")
+    assert "`folds` to be at least 2" in sentence("audit", *data, "--backbone=timm:x", "--folds=1")
 
 
 def test_what_a_checkpoint_keeps_of_the_call_has_no_logger():

@@ -5,6 +5,8 @@ const PAIR_EXAMPLES = 5;
 function showOverview(data, choose) {
   const { summary } = data;
   byId("facts").textContent = `${images(summary.images)}, ${count(summary.class_names.length)} classes`;
+  byId("caution").textContent = summary.caution;
+  byId("caution").hidden = !summary.caution;
   showRate(summary);
   showClasses(summary, choose);
   showMatrix(summary, choose);
@@ -15,10 +17,9 @@ function showRate(summary) {
   const [value, low, high] = summary.errors;
   byId("rate").textContent = percentFine(value);
   byId("rate-interval").textContent = `between ${percentFine(low)} and ${percentFine(high)}`;
-  const models = summary.folds ? `by ${summary.folds}-fold models` : "by the model trained on them";
   byId("rate-facts").textContent =
-    `${count(summary.issues)} of ${images(summary.images)} flagged ${models}. The lower end believes the labels as far as ` +
-    "the noise tells, the upper end not at all; both are ends of 95% intervals.";
+    `${count(summary.issues)} of ${images(summary.images)} flagged by ${summary.judge}. The lower end believes the labels as far as ` +
+    "the noise tells, the upper end not at all.";
 }
 
 function showClasses(summary, choose) {
