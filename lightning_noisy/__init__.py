@@ -7,8 +7,9 @@ from lightning_noisy.lazy_names import lazy_names
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from lightning_noisy.audit import LabelAudit, audit_labels
+    from lightning_noisy.audit import LabelAudit, audit_by_features, audit_labels
     from lightning_noisy.data import NoisyImageDataModule, StreamingImageDataModule
+    from lightning_noisy.features import extract_features
     from lightning_noisy.noise import NoiseConfig, NoiseLayer
     from lightning_noisy.training import NoisyImageClassifier, NoisyLabelMixin
 
@@ -20,7 +21,9 @@ _ROOMS = {
     "NoisyImageDataModule": "data",
     "NoisyLabelMixin": "training",
     "StreamingImageDataModule": "data",
+    "audit_by_features": "audit",
     "audit_labels": "audit",
+    "extract_features": "features",
 }
 
 __all__ = [
@@ -31,7 +34,9 @@ __all__ = [
     "NoisyImageDataModule",
     "NoisyLabelMixin",
     "StreamingImageDataModule",
+    "audit_by_features",
     "audit_labels",
+    "extract_features",
 ]
 
 

@@ -6,9 +6,18 @@ from lightning_noisy.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from lightning_noisy.audit.auditing import audit_labels
+    from lightning_noisy.audit.by_features import audit_by_features
     from lightning_noisy.audit.label_audit import LabelAudit
     from lightning_noisy.audit.summary import AuditSummary
 
-__all__ = ["AuditSummary", "LabelAudit", "audit_labels"]
+__all__ = ["AuditSummary", "LabelAudit", "audit_by_features", "audit_labels"]
 
-__getattr__ = lazy_names(__name__, {"AuditSummary": "summary", "LabelAudit": "label_audit", "audit_labels": "auditing"})
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "AuditSummary": "summary",
+        "LabelAudit": "label_audit",
+        "audit_by_features": "by_features",
+        "audit_labels": "auditing",
+    },
+)
