@@ -27,7 +27,11 @@ from lightning_noisy.launching import launching_sentence, other_processes, own_f
 from lightning_noisy.training.artifacts import PredictionFile, RunFiles
 from lightning_noisy.training.checkpoint_io import LastCheckpoint
 from lightning_noisy.training.record import CONFIG_KEY
-from lightning_noisy.upstream_messages import leave_out_upstream_messages
+from lightning_noisy.upstream_messages import (
+    leave_out_bars_of_transformers,
+    leave_out_upstream_messages,
+    tell_own_warnings_plainly,
+)
 from lightning_noisy.wandb_runs import recipe_name
 
 DESCRIPTION = (
@@ -138,6 +142,8 @@ def train_fold(config: dict[str, Any], datamodule: L.LightningDataModule, direct
 def console_script() -> None:
     """Runs a command: a mistake in the data or the options ends in its sentence, without a traceback."""
     leave_out_upstream_messages()
+    leave_out_bars_of_transformers()
+    tell_own_warnings_plainly()
     first = sys.argv[1] if len(sys.argv) > 1 else ""
     try:
         with mistakes_in_one_sentence(

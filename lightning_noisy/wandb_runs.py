@@ -108,7 +108,7 @@ def _say_where_it_is(run: Any, reason: str) -> None:
         if url:
             print(f"W&B: {url}", file=sys.stderr)
         return
-    kept = f"the run is kept in files, send it later by `wandb sync {_relative(directory)}`."
+    kept = f"the run is kept in files, send it later by `wandb sync {relative_path(directory)}`."
     if not reason:
         print(f"W&B: {kept}", file=sys.stderr)
         return
@@ -118,6 +118,7 @@ def _say_where_it_is(run: Any, reason: str) -> None:
     warnings.warn(f"{what} ({reason}): {kept}{remedy}", stacklevel=3)
 
 
-def _relative(directory: str | Path) -> str:
+def relative_path(directory: str | Path) -> str:
+    """From the current folder, where it is below it."""
     path = Path(directory)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as L
 from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lightning_noisy import backbones
@@ -16,6 +17,7 @@ from lightning_noisy.pictures import draw_transition_matrices
 from lightning_noisy.training.classifier import NoisyImageClassifier
 from lightning_noisy.training.sharding import is_sharded
 from lightning_noisy.training.wandb_artifacts import log_model_artifacts
+from lightning_noisy.wandb_runs import relative_path
 
 
 class RunFiles(L.Callback):
@@ -110,6 +112,9 @@ class PredictionFile(BasePredictionWriter):
                     strict=True,
                 )
             )
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        rank_zero_info(f"The predictions are in {relative_path(self.path)}")
 
 
 def output_directory(trainer: L.Trainer, directory: str | None) -> Path:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from pathlib import Path
 
 import lightning.pytorch as L
 import numpy as np
@@ -224,7 +225,7 @@ def test_a_picture_that_fails_is_a_warning(tmp_path):
 
 def shown_after(monkeypatch, tmp_path, model, data, **options):
     shown = io.StringIO()
-    monkeypatch.setattr(summary, "Console", lambda: Console(file=shown, width=200))
+    monkeypatch.setattr(summary, "Console", lambda: Console(file=shown, width=60))
     callbacks = [RunFiles(str(tmp_path / "files")), *options.pop("callbacks", [])]
     trainer = L.Trainer(max_epochs=2, callbacks=callbacks, **{**QUIET, **options, "logger": CSVLogger(tmp_path)})
     trainer.fit(model, data)
@@ -236,9 +237,16 @@ def test_the_summary_tells_metrics_time_and_places(photos, tmp_path, monkeypatch
     options = {"enable_progress_bar": True, "enable_checkpointing": True}
     trainer, shown = shown_after(monkeypatch, tmp_path, model, data, **options)
     assert f"{trainer.callback_metrics['train/loss_clean'].item():.4g}" in shown
-    assert str(tmp_path / "files" / "clean_model") in shown
-    assert trainer.checkpoint_callback.best_model_path in shown
-    assert "0:00:" in shown and trainer.log_dir in shown
+    lines = shown.splitlines()
+    accuracy, rate = (trainer.callback_metrics[name].item() for name in ("val/accuracy_noisy", "noise/estimated_rate"))
+    assert "given labels" in lines[2] and f"{accuracy:.1%}" in lines[2], "what counts comes first"
+    assert "wrong" in lines[3] and f"{rate:.1%}" in lines[3]
+    assert f"clean model:     {Path('files') / 'clean_model'}" in lines
+    checkpoint = Path(trainer.checkpoint_callback.best_model_path).relative_to(tmp_path)
+    assert f"last checkpoint: {checkpoint}" in lines
+    assert "0:00:" in shown and f"logs:            {Path(trainer.log_dir).relative_to(tmp_path)}" in lines
+    assert lines[-2] == f"  lightning-noisy audit --ckpt_path {checkpoint} --output audit"
+    assert lines[-1].startswith(f"  lightning-noisy export --ckpt_path {checkpoint} --output clean --license ")
 
 
 def test_without_a_progress_bar_there_is_no_summary(photos, tmp_path, monkeypatch):
