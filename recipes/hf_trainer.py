@@ -9,8 +9,12 @@ Change: --data and --backbone; every option of transformers.TrainingArguments ca
     accelerate launch recipes/hf_trainer.py ...              # as `accelerate config` says
     ... --eval_strategy epoch        # held-out training images then say what is learned by heart
     ... --resume_from_checkpoint true                        # goes on from the newest checkpoint in --output_dir
+
+What is measured goes to metrics.csv in --output_dir and to W&B, in files where there is no key (--report_to none: not).
 """
 
+import csv
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,12 +23,22 @@ from typing import Any
 
 import timm
 import torch
+import wandb
 from datasets import ClassLabel, DatasetDict, load_dataset
-from transformers import EvalPrediction, HfArgumentParser, Trainer, TrainingArguments
+from transformers import (
+    EvalPrediction,
+    HfArgumentParser,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from lightning_noisy import NoiseConfig, backbones
 from lightning_noisy.hf import NoisyForImageClassification
 from lightning_noisy.hub import export_clean
+from lightning_noisy.wandb_runs import PROJECT, new_run_id, recipe_name, run_name, run_settings, start_run
 
 
 @dataclass
@@ -91,9 +105,48 @@ def accuracy(kind: str) -> Callable[[EvalPrediction], dict[str, float]]:
     return lambda found: {f"accuracy_{kind}": float((found.predictions.argmax(1) == found.label_ids).mean())}
 
 
+class MetricsFile(TrainerCallback):
+    """Keeps all that was logged, before a resume too, as ``metrics.csv``."""
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not state.is_world_process_zero:
+            return
+        names = dict.fromkeys(name for row in state.log_history for name in row)
+        with open(Path(args.output_dir) / "metrics.csv", "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(state.log_history)
+
+    on_evaluate = on_train_end = on_epoch_end
+
+
+def start_wandb(args: TrainingArguments, goes_on: bool) -> None:
+    """Starts the W&B run that the Trainer then writes to; a training that goes on goes on in its run."""
+    if "wandb" not in args.report_to or args.process_index != 0:
+        return
+    place = Path(args.output_dir) / "wandb_run_id"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    run_id = place.read_text(encoding="utf-8") if goes_on and place.is_file() else new_run_id()
+    run_id = os.environ.get("WANDB_RUN_ID", run_id)
+    place.write_text(run_id, encoding="utf-8")
+    recipe = recipe_name([__file__])
+    options = {
+        "id": run_id,
+        "name": args.run_name or run_name(recipe, run_id),
+        "project": os.environ.get("WANDB_PROJECT", PROJECT),
+        "dir": args.output_dir,
+        "config": {"recipe": recipe},
+    }
+    if start_run(lambda mode: wandb.init(mode=mode, resume="allow", settings=run_settings(), **options)) is None:
+        args.report_to.remove("wandb")
+
+
 def run(arguments: list[str]) -> dict[str, float]:
     """Trains, evaluates, exports; returns the metrics."""
     parser = HfArgumentParser((Options, TrainingArguments))
+    parser.set_defaults(report_to="wandb")
     options, args = parser.parse_args_into_dataclasses(arguments)
     args.remove_unused_columns = False  # the transform needs the image column
     data, names = load_data(options)
@@ -105,6 +158,9 @@ def run(arguments: list[str]) -> dict[str, float]:
         id2label=dict(enumerate(names)),
     )
     splits = prepare(data, model, options)
+    # HfArgumentParser leaves a string; the Trainer wants a bool for the newest checkpoint.
+    resume = {"true": True, "false": None}.get(str(args.resume_from_checkpoint).lower(), args.resume_from_checkpoint)
+    start_wandb(args, goes_on=bool(resume))
     trainer = Trainer(
         model=model,
         args=args,
@@ -112,15 +168,15 @@ def run(arguments: list[str]) -> dict[str, float]:
         # Never the test images: an evaluation in each epoch (`--eval_strategy epoch`) tells what is learned by heart.
         eval_dataset=splits.get("validation"),
         compute_metrics=accuracy("noisy"),
+        callbacks=[MetricsFile()],
     )
-    # HfArgumentParser leaves a string; the Trainer wants a bool for the newest checkpoint.
-    resume = {"true": True, "false": None}.get(str(args.resume_from_checkpoint).lower(), args.resume_from_checkpoint)
     trainer.train(resume_from_checkpoint=resume)
     trainer.compute_metrics = accuracy("clean" if options.clean_label_column else "noisy")
     metrics = trainer.evaluate(splits["test"], metric_key_prefix="test")
     trainer.save_model()
     if options.license and trainer.is_world_process_zero():
         export_clean(model, Path(args.output_dir) / "clean", license=options.license, overwrite=True)
+    wandb.finish()
     trainer.accelerator.end_training()  # leaves the group of processes in order
     return metrics
 

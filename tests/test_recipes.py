@@ -254,7 +254,7 @@ def test_every_recipe_writes_to_csv_and_to_w_and_b(name):
     assert {logger["init_args"]["save_dir"] for logger in loggers} == {f"runs/{name}"}
 
 
-HF_SMALL = ["--num_train_epochs=2", "--per_device_train_batch_size=8", "--report_to=none", "--use_cpu=true"]
+HF_SMALL = ["--num_train_epochs=2", "--per_device_train_batch_size=8", "--use_cpu=true"]
 HF_SMALL += ["--warmup_epochs_of_noise=1", "--license=mit", "--disable_tqdm=true", "--save_strategy=epoch"]
 
 
@@ -269,10 +269,20 @@ def hf_trainer(photos, tiny_backbone, tmp_path):
     return [f"--data={photos}", f"--backbone={tiny_backbone}", f"--output_dir={tmp_path / 'run'}", *HF_SMALL]
 
 
+def read_run_of_transformers(folder, parts):
+    finish()
+    files = run_files(folder)
+    (run_id,) = {read_run(path).run_id for path in files}
+    assert len(files) == parts and read_config(files[-1])["recipe"] == "hf_trainer"
+    assert (read_run(files[0]).display_name, read_run(files[0]).project) == (f"hf_trainer-{run_id}", "lightning-noisy")
+    assert any("test/accuracy_noisy" in row for row in read_history(files[-1]))
+
+
 def test_the_plain_transformers_trainer(photos, tiny_backbone, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     arguments = hf_trainer(photos, tiny_backbone, tmp_path)
     script = load_script(RECIPES / "hf_trainer.py")
+    arguments.append("--logging_steps=1")
     metrics = script.run(arguments)
     assert 0 <= metrics["test_accuracy_noisy"] <= 1
     clean = timm.create_model(f"local-dir:{tmp_path / 'run' / 'clean'}", pretrained=True)
@@ -281,6 +291,10 @@ def test_the_plain_transformers_trainer(photos, tiny_backbone, tmp_path, monkeyp
     states = [json.loads(file.read_text()) for file in (tmp_path / "run").glob("checkpoint-*/trainer_state.json")]
     state = max(states, key=lambda state: state["global_step"])
     assert state["epoch"] == 3
+    rows = pyarrow.csv.read_csv(tmp_path / "run" / "metrics.csv").to_pylist()
+    steps = [row["step"] for row in rows if row["loss"] is not None]
+    assert steps == list(range(1, state["max_steps"] + 1)), "each once, those before the resume too"
+    read_run_of_transformers(tmp_path / "run", parts=2)
     evaluated = [entry for entry in state["log_history"] if "eval_accuracy_noisy" in entry]
     assert [entry["epoch"] for entry in evaluated] == [3]
     for word in ("When:", "Needs:", "Change:"):
@@ -299,6 +313,7 @@ def test_the_transformers_script_under_torchrun(photos, tiny_backbone, tmp_path)
         timeout=300,
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
+    read_run_of_transformers(tmp_path / "run", parts=1)
     assert "hardware | 2 × cpu" in (tmp_path / "run" / "clean" / "README.md").read_text(encoding="utf-8")
 
 

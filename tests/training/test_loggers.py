@@ -19,7 +19,7 @@ from PIL import Image
 from lightning_noisy.training.artifacts import RunFiles
 from lightning_noisy.training.loggers import NoisyWandbLogger
 from lightning_noisy.training.sharding import ShardedStrategy
-from lightning_noisy.wandb_runs import _can_ask
+from lightning_noisy.wandb_runs import _can_ask, recipe_name
 
 from .test_mixin import QUIET, OwnModule, loader
 from .test_noise_log import small_classifier
@@ -35,7 +35,6 @@ def _no_wandb_account(tmp_path, monkeypatch):
     for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "wandb_home"))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.setenv("WANDB_SILENT", "true")
     wandb.teardown()
     yield
     finish()
@@ -294,6 +293,36 @@ def test_a_server_that_is_down_costs_seconds_and_not_the_training(tmp_path, monk
         fit(tmp_path, epochs=2)
     assert time.monotonic() - start < 45
     assert wandb_rows(run_files(tmp_path)[0])["noise/entropy", 7] > 0
+
+
+def test_w_and_b_that_is_switched_off_writes_and_says_nothing(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    fit(tmp_path, epochs=2)
+    assert not run_files(tmp_path) and "W&B" not in "".join(capfd.readouterr())
+
+
+def test_one_line_says_where_the_run_is(tmp_path, capfd):
+    fit(tmp_path, epochs=1, recipe="birds")
+    (path,) = run_files(tmp_path)
+    folder = path.parent.relative_to(tmp_path)
+    said = [line for line in "".join(capfd.readouterr()).splitlines() if "wandb" in line.lower() or "W&B" in line]
+    assert said == [f"W&B: the run is kept in files, send it later by `wandb sync {folder}`."]
+    run = read_run(path)
+    assert run.display_name == f"birds-{run.run_id}" and read_config(path)["recipe"] == "birds"
+
+
+def test_a_name_of_the_users_own_and_a_project_in_the_environment_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    fit(tmp_path, epochs=1, recipe="birds", name="first try")
+    (path,) = run_files(tmp_path)
+    assert (read_run(path).display_name, read_run(path).project) == ("first try", "mine")
+
+
+def test_several_configs_and_the_script_around_them_name_the_recipe(monkeypatch):
+    assert recipe_name([]) is None
+    assert recipe_name(["recipes/vit_fsdp.yaml"]) == "vit_fsdp"
+    monkeypatch.setenv("LIGHTNING_NOISY_RECIPE", "multi_node")
+    assert recipe_name(["/a b/resnet50_ddp.yaml", "mine.yml"]) == "multi_node+resnet50_ddp+mine"
 
 
 def test_uploading_checkpoints_is_off_offline(tmp_path):
