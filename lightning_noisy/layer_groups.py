@@ -18,7 +18,7 @@ def layer_depths(model: nn.Module) -> dict[str, int]:
     if timm_model is not None:
         depths = group_parameters(timm_model, timm_model.group_matcher(coarse=False), reverse=True)
         return {prefix + name: depth for name, depth in depths.items()}
-    heads = _head_names(model)
+    heads = head_names(model)
     has_lists = any(isinstance(module, nn.ModuleList) for module in model.modules())
     depths = {}
     depth, block = 0, ""
@@ -55,7 +55,7 @@ def set_trainable_blocks(model: nn.Module, trainable_blocks: int | None) -> None
             f"Expected argument `trainable_blocks` to be None (train everything) or an integer in 0..{blocks}, the "
             f"number of blocks of this backbone, but got {trainable_blocks}."
         )
-    heads = _head_names(model)
+    heads = head_names(model)
     for name, parameter in model.named_parameters():
         is_above = trainable_blocks > 0 and depths[name] >= head - trainable_blocks
         parameter.requires_grad = is_above or name in heads
@@ -147,7 +147,7 @@ def _names_without_decay(model: nn.Module) -> set[str]:
     return {prefix + name for name in no_weight_decay()}
 
 
-def _head_names(model: nn.Module) -> set[str]:
+def head_names(model: nn.Module) -> set[str]:
     prefix, timm_model = _timm_part(model)
     if timm_model is not None:
         classifier = timm_model.get_classifier()

@@ -14,7 +14,7 @@ import pytest
 import timm
 import torch
 import yaml
-from transformers import Dinov2Config, Dinov2ForImageClassification, ViTImageProcessor
+from transformers import Dinov2Config, Dinov2ForImageClassification, ViTForImageClassification, ViTImageProcessor
 
 from lightning_noisy import backbones
 from lightning_noisy.cli import main
@@ -148,6 +148,22 @@ def test_a_vit_of_transformers_is_fine_tuned(build, photos, tmp_path):
     assert len(rates) > 3, "they fall from layer to layer, and the noise layer has its own"
     assert cli.trainer.precision == "bf16-mixed"
     assert type(build()).from_pretrained(left_files("vit_finetune")).config.id2label[2] == "cat"
+
+
+def test_a_vit_is_fine_tuned_by_lora_and_left_merged(photos, tmp_path):
+    tiny_vit().save_pretrained(tmp_path / "vit")
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "vit")
+    options = [f"--model.backbone=hf:{tmp_path / 'vit'}", "--model.pretrained=true", "--model.adapter.r=2"]
+    cli = run_recipe("vit_lora.yaml", f"--data.source={photos}", *options)
+    trained = {name for name, parameter in cli.model.backbone.named_parameters() if parameter.requires_grad}
+    assert trained
+    assert all("lora_" in name or "classifier" in name for name in trained)
+    assert cli.model.hparams["adapter"]["r"] == 2
+    plain, info = ViTForImageClassification.from_pretrained(left_files("vit_lora"), output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    images = torch.randn(2, 3, 32, 32)
+    expected = cli.model.eval().float()(images)
+    torch.testing.assert_close(plain.eval()(images).logits, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("write", [write_parquet, write_tars])

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_noisy.backbones.data_config import fits_config, resolve_data_config
 from lightning_noisy.backbones.kinds import DATA_CONFIG, is_timm, is_transformers, timm_model_inside
+from lightning_noisy.backbones.peft_models import adapter_config, unwrap_peft
 from lightning_noisy.backbones.spec import build_from_spec
 from lightning_noisy.backbones.timm_models import build_timm
 from lightning_noisy.backbones.transformers_models import build_transformers, set_labels
@@ -44,7 +45,7 @@ def build_backbone(
         )
     kwargs = dict(backbone_kwargs or {})
     if isinstance(backbone, nn.Module | Mapping):
-        model = backbone if isinstance(backbone, nn.Module) else build_from_spec(backbone)
+        model = unwrap_peft(backbone) if isinstance(backbone, nn.Module) else build_from_spec(backbone)
         _adapt_head(model, num_classes, class_names)
     else:
         library, _, name = str(backbone).partition(":")
@@ -80,6 +81,12 @@ def forward_options(model: nn.Module, images: Tensor) -> dict[str, Any]:
 
 
 def _adapt_head(model: Any, num_classes: int, class_names: Sequence[str] | None) -> None:
+    if adapter_config(model) is not None and _num_classes(model) not in (num_classes, None):
+        raise ValueError(
+            f"Expected argument `backbone` to be a PeftModel around a model with {num_classes} classes, but it has "
+            f"{_num_classes(model)}. Give the model its head before the adapter: `num_classes={num_classes}` of timm, "
+            f"`num_labels={num_classes}` of transformers."
+        )
     if is_timm(model) and model.num_classes != num_classes:
         model.reset_classifier(num_classes)
     if not is_transformers(model):
@@ -102,6 +109,10 @@ def _adapt_head(model: Any, num_classes: int, class_names: Sequence[str] | None)
     elif class_names is None:
         return
     set_labels(model, num_classes, class_names)
+
+
+def _num_classes(model: Any) -> int | None:
+    return model.config.num_labels if is_transformers(model) else getattr(model, "num_classes", None)
 
 
 def _prefix_hint(backbone: str) -> str:

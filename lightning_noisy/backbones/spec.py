@@ -11,6 +11,7 @@ from torch import nn
 
 from lightning_noisy.backbones.data_config import resolve_data_config
 from lightning_noisy.backbones.kinds import BASE_MODEL, DATA_CONFIG, PROCESSOR, base_model_of, is_timm, is_transformers
+from lightning_noisy.backbones.peft_models import adapter_spec, build_adapter
 
 _SOURCE_KEYS = ("file", "url", "source", "state_dict", "hf_hub_filename")
 
@@ -33,12 +34,14 @@ def backbone_spec(model: nn.Module) -> dict[str, Any] | None:
         }
     else:
         return None
+    if (adapter := adapter_spec(model)) is not None:
+        spec["adapter"] = adapter
     spec = _primitives({**spec, "data_config": resolve_data_config(model), "base_model": base_model_of(model)})
     return spec if _gives_same_parameters(spec, model) else None
 
 
 def build_from_spec(spec: Mapping[str, Any]) -> nn.Module:
-    """The architecture that :func:`backbone_spec` described, with random weights."""
+    """The architecture that :func:`backbone_spec` described, its adapter in it, with random weights."""
     model: Any
     if spec.get("library") == "timm" and {"architecture", "kwargs", "pretrained_cfg"} <= spec.keys():
         model = timm.create_model(
@@ -55,6 +58,8 @@ def build_from_spec(spec: Mapping[str, Any]) -> nn.Module:
             "Expected argument `backbone` to be a dict that `backbone_spec` returned, whose `library` is 'timm' or "
             f"'transformers', but got {dict(spec)!r}."
         )
+    if spec.get("adapter"):
+        model = build_adapter(model, spec["adapter"])
     setattr(model, DATA_CONFIG, spec.get("data_config"))
     setattr(model, BASE_MODEL, spec.get("base_model"))
     return model

@@ -20,7 +20,9 @@ from lightning_noisy.hf.following import (
     own_weights_whole,
     restore_counts,
 )
+from lightning_noisy.hf.kept_layer import keep_layer_with_adapter
 from lightning_noisy.hf.model import NoisyForImageClassification
+from lightning_noisy.hf.wrapping import check_layer_is_told, noisy_model_inside
 from lightning_noisy.noise.counting import counts_to_triples, lost_classes
 from lightning_noisy.noise.epoch_counts import EpochSummary
 from lightning_noisy.run_record import RECORD_FILE, as_numbers, package_versions, read_record
@@ -75,11 +77,15 @@ class NoiseLayerCallback(TrainerCallback, ExportableState):
         """What a checkpoint keeps; the Trainer asks in the first process alone."""
         return exported_counts(self._model, of_this_process=True)
 
+    def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        keep_layer_with_adapter(kwargs.get("model"))  # before there is an optimizer
+
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._model = model = _noisy_model(kwargs)
         if model is None:
+            check_layer_is_told(kwargs.get("model"))
             return
         check_processes(model, args)
         self._start = time.perf_counter()
@@ -154,7 +160,9 @@ class NoiseLayerCallback(TrainerCallback, ExportableState):
             if args.should_save and folder.is_dir():
                 cast(dict[str, Any], state.stateful_callbacks)[STATE_KEY] = kept
                 state.save_to_json(str(folder / TRAINER_STATE_NAME))
-        if not folder.is_dir() or (folder / "config.json").is_file() or not args.should_save:
+        if not folder.is_dir() or not args.should_save:
+            return
+        if any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
             return
         # Of a sharded model (FSDP) the Trainer saves nothing but the shards.
         model.config.save_pretrained(folder)
@@ -216,14 +224,7 @@ class NoiseLayerCallback(TrainerCallback, ExportableState):
 
 
 def _noisy_model(kwargs: dict[str, Any]) -> NoisyForImageClassification | None:
-    """The model of a callback's arguments without what DDP, FSDP and torch.compile put around it, if it is ours."""
-    from accelerate.utils import extract_model_from_parallel
-
-    model = kwargs.get("model")
-    if not isinstance(model, nn.Module):
-        return None
-    model = extract_model_from_parallel(model, keep_torch_compile=False)
-    return model if isinstance(model, NoisyForImageClassification) else None
+    return noisy_model_inside(kwargs.get("model"))
 
 
 def _group_with_others(optimizer: Any, noise_layer: nn.Module | None) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ class NoisyImageClassificationConfig(PreTrainedConfig):
     Args:
         backbone_config: The config of a transformers image classifier, or its dict with ``model_type``.
         noise: A :class:`~lightning_noisy.NoiseConfig`, its dict, or ``None`` for plain cross-entropy.
+        adapter: The config of the PEFT adapter inside the backbone, ``None`` without.
 
     Raises:
         ValueError: If there is no backbone, or the noise layer has another number of classes.
@@ -27,6 +28,7 @@ class NoisyImageClassificationConfig(PreTrainedConfig):
 
     backbone_config: dict | PreTrainedConfig | None = None
     noise: dict | None = None
+    adapter: dict | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         backbone: Any = self.backbone_config

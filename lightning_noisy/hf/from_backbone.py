@@ -8,7 +8,7 @@ from typing import Any
 from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, PreTrainedModel
 from transformers.utils import cached_file
 
-from lightning_noisy.backbones import build_backbone
+from lightning_noisy.backbones import build_backbone, unwrap_peft
 from lightning_noisy.backbones.transformers_models import (
     HUB_OPTIONS,
     label_maps,
@@ -34,7 +34,7 @@ def load_backbone(
     options: Mapping[str, Any],
 ) -> Any:
     """The native image classifier with the given classes; its config forgets local paths."""
-    native = _load_backbone(backbone, _class_names(id2label, label2id), options)
+    native = _load_backbone(unwrap_peft(backbone), _class_names(id2label, label2id), options)
     native.config.architectures = [type(native).__name__]  # for types that have several classifiers
     return native
 

@@ -12,6 +12,7 @@ from transformers import AutoModelForImageClassification, PreTrainedModel, initi
 from transformers.utils import ModelOutput, cached_file, logging
 
 from lightning_noisy import backbones
+from lightning_noisy.backbones.peft_models import adapter_spec, build_adapter, merged
 from lightning_noisy.backbones.transformers_models import HUB_OPTIONS, read_processor
 from lightning_noisy.hf.config import NoisyImageClassificationConfig
 from lightning_noisy.hf.from_backbone import load_backbone, resolve_noise
@@ -73,7 +74,10 @@ class NoisyForImageClassification(PreTrainedModel):
         self.num_labels = config.num_labels
         if backbone is None:
             backbone = AutoModelForImageClassification.from_config(config.backbone_config)
+            if config.adapter is not None:
+                backbone = build_adapter(backbone, config.adapter)
         self.backbone: Any = backbone
+        self._trained = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
         noise = config.noise_config
         self.noise_layer = None if noise is None else NoiseLayer(noise)
         if self.noise_layer is not None:
@@ -100,7 +104,8 @@ class NoisyForImageClassification(PreTrainedModel):
 
         Args:
             backbone: A repository on the Hub (``"google/vit-base-patch16-224-in21k"``, ``"timm/resnet50.a1_in1k"``), a
-                folder that transformers or timm has saved, or an image classifier of transformers.
+                folder that transformers or timm has saved, an image classifier of transformers, or a ``PeftModel``
+                around one.
             noise: A :class:`~lightning_noisy.NoiseConfig` or its dict; ``None`` is plain cross-entropy; ``"export"``
                 goes on from the noise layer that lies beside an exported model.
             id2label: The class names by number, or in order; the backbone's own classes by default.
@@ -115,6 +120,7 @@ class NoisyForImageClassification(PreTrainedModel):
         config = NoisyImageClassificationConfig(
             backbone_config=native.config,
             noise=None if noise_config is None else noise_config.to_dict(),
+            adapter=adapter_spec(native),
             id2label=dict(native.config.id2label),
             label2id={name: label for label, name in native.config.id2label.items()},  # timm's config may lack it
             dtype=native.dtype,
@@ -133,6 +139,11 @@ class NoisyForImageClassification(PreTrainedModel):
         """As every model's, and with it the image processor and the record of the training."""
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if model.noise_layer is not None:
+            model.noise_layer.requires_grad_(model.noise_layer.config.takes_gradients)
+        if model.config.adapter is not None:  # transformers has made new parameters, none of which is frozen
+            for name, parameter in model.backbone.named_parameters():
+                parameter.requires_grad_(name in model._trained)
         options = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
         model.load_companions(pretrained_model_name_or_path, options)
         return loaded
@@ -214,8 +225,13 @@ class NoisyForImageClassification(PreTrainedModel):
         )
         return result.to_tuple() if return_dict is False else result
 
-    def strip(self) -> Any:
-        """The native model alone, a copy in eval mode: the noise layer is gone, nothing of this package is in it."""
+    def strip(self, merge: bool = True) -> Any:
+        """The native model alone, a copy in eval mode: the noise layer is gone, nothing of this package is in it.
+
+        Args:
+            merge: Of a backbone with a PEFT adapter: whether its change is added to the weights, which leaves nothing
+                of PEFT; else the adapter's layers stay in the model.
+        """
         clean = copy.deepcopy(getattr(self.backbone, "_orig_mod", self.backbone))  # of torch.compile
         if getattr(clean, "hf_device_map", None) or getattr(self, "hf_device_map", None):
             from accelerate.hooks import remove_hook_from_submodules
@@ -223,7 +239,7 @@ class NoisyForImageClassification(PreTrainedModel):
             remove_hook_from_submodules(clean)
         if clean.supports_gradient_checkpointing:
             clean._set_gradient_checkpointing(enable=False)
-        return clean.eval()
+        return (merged(clean) if merge else clean).eval()
 
     def transition_matrix(self) -> Tensor:
         """(K, K), ``T[i, j] = P(noisy=j | clean=i)`` that the noise layer has learned.

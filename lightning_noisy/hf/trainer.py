@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
-from lightning_noisy.hf.model import NoisyForImageClassification
+from lightning_noisy.hf.wrapping import noisy_model_inside
 from lightning_noisy.run_record import CARD_TAG
 
 
@@ -19,7 +19,7 @@ class NoisyTrainer(Trainer):
     label smoothing, which would bypass the noise layer, is refused.
 
     Args:
-        model: A :class:`NoisyForImageClassification`.
+        model: A :class:`NoisyForImageClassification`, or a ``PeftModel`` around one.
         args: As of the Trainer.
         **kwargs: As of the Trainer; ``compute_loss_func`` is refused, since it would bypass the noise layer.
 
@@ -28,7 +28,7 @@ class NoisyTrainer(Trainer):
     """
 
     def __init__(self, model: Any = None, args: TrainingArguments | None = None, **kwargs: Any) -> None:
-        if kwargs.get("model_init") is None and not isinstance(model, NoisyForImageClassification):
+        if kwargs.get("model_init") is None and noisy_model_inside(model) is None:
             raise ValueError(
                 "Expected argument `model` of NoisyTrainer to be a NoisyForImageClassification, but got "
                 f"{type(model).__name__}. Put a noise layer on it by "
@@ -91,4 +91,4 @@ class NoisyTrainer(Trainer):
             super().create_model_card(*args, **kwargs)
 
     def _noisy_model(self) -> Any:
-        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        return noisy_model_inside(self.model)

@@ -1,6 +1,5 @@
 """What is exported: a clean native model and all that is known of its training, from wherever it comes."""
 
-import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +49,8 @@ def resolve_model(model: nn.Module) -> TrainedModel:
         ValueError: If there is no image classifier of timm or transformers in it, or more than one, or it is sharded.
     """
     model = getattr(model, "_orig_mod", model)  # of torch.compile
+    if backbones.is_peft_model(model):
+        return _resolve_peft_model(model)
     if isinstance(model, NoisyForImageClassification):
         return TrainedModel(model.strip(), _names_in_config(model), model.noise_layer, model.run_record)
     if is_sharded(model):
@@ -59,7 +60,7 @@ def resolve_model(model: nn.Module) -> TrainedModel:
         )
     if not isinstance(model, L.LightningModule):
         _check_is_native(model)
-        return TrainedModel(copy.deepcopy(model).eval(), class_names_of(model))
+        return TrainedModel(backbones.merged_copy(model).eval(), class_names_of(model))
     record = record_of(model)
     noise_layer = getattr(model, "noise_layer", None)
     if isinstance(model, NoisyImageClassifier):
@@ -67,7 +68,15 @@ def resolve_model(model: nn.Module) -> TrainedModel:
         return TrainedModel(model.clean_model(), model.class_names, noise_layer, record)
     native = _the_native_child(model)
     class_names = getattr(model, "class_names", None) or class_names_of(native)
-    return TrainedModel(copy.deepcopy(native).eval(), list(class_names), noise_layer, record)
+    return TrainedModel(backbones.merged_copy(native).eval(), list(class_names), noise_layer, record)
+
+
+def _resolve_peft_model(model: Any) -> TrainedModel:
+    inside = model.get_base_model()
+    if not isinstance(inside, NoisyForImageClassification):
+        inside = backbones.merged_copy(backbones.unwrap_peft(model))
+        return resolve_model(inside)
+    return resolve_model(backbones.merged_copy(inside))
 
 
 def record_of(model: L.LightningModule) -> RunRecord:

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_noisy import backbones
+from lightning_noisy.backbones.peft_models import merged
 from lightning_noisy.data import ImageBatch
 from lightning_noisy.data.table import UNKNOWN
 from lightning_noisy.layer_groups import parameter_groups, set_trainable_blocks
@@ -35,13 +36,15 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
 
     Args:
         backbone: ``"timm:NAME"`` (also ``"timm:hf-hub:USER/REPO"`` and ``"timm:local-dir:DIR"``),
-            ``"hf:REPO_OR_DIR"``, or one's own :class:`~torch.nn.Module` that gives (B, K) logits.
+            ``"hf:REPO_OR_DIR"``, one's own :class:`~torch.nn.Module` that gives (B, K) logits, or a ``PeftModel``.
         num_classes: Number of classes ``K``; on the command line it comes from the data.
         class_names: Their names, ``K`` of them.
         noise: A :class:`NoiseConfig` or its dict; ``None`` is plain cross-entropy.
         pretrained: Whether the backbone starts from its pretrained weights.
         image_size: Side of the input images in pixels; the backbone's own by default.
         backbone_kwargs: Passed on to ``timm.create_model``, or set in the transformers config.
+        adapter: Trains a PEFT adapter and the head alone: what its config takes, such as ``{"r": 8}``; LoRA on the
+            linear layers of the blocks, unless ``peft_type`` and ``target_modules`` say otherwise.
         trainable_blocks: ``None`` trains everything, 0 only the head (linear probe), ``n`` also the last ``n`` blocks.
         layer_decay: Factor in ``(0, 1]`` by which the learning rate falls from each layer to the one below it.
         optimizer: A callable that takes parameter groups.
@@ -68,6 +71,7 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
         pretrained: bool = True,
         image_size: int | None = None,
         backbone_kwargs: dict[str, Any] | None = None,
+        adapter: dict[str, Any] | None = None,
         trainable_blocks: int | None = None,
         layer_decay: float | None = None,
         optimizer: Callable[[Iterable], Optimizer] | dict[str, Any] = torch.optim.AdamW,
@@ -100,6 +104,13 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
             image_size=image_size,
             backbone_kwargs=backbone_kwargs,
         )
+        if adapter is not None and not (isinstance(backbone, dict) and backbone.get("adapter")):  # of a checkpoint
+            self.backbone = backbones.add_adapter(self.backbone, adapter)
+        if trainable_blocks is not None and backbones.adapter_config(self.backbone) is not None:
+            raise ValueError(
+                "Expected argument `trainable_blocks` to be None with an adapter, which freezes all but itself and the "
+                f"head, but got {trainable_blocks}. Leave one of them out."
+            )
         set_trainable_blocks(self.backbone, trainable_blocks)
         self.attach_noise_layer(noise)
         self.layer_decay = layer_decay
@@ -122,6 +133,7 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
                 "class_names": self.class_names,
                 "noise": None if self.noise_layer is None else self.noise_layer.config.to_dict(),
                 "image_size": image_size,
+                "adapter": adapter,
                 "trainable_blocks": trainable_blocks,
                 "layer_decay": layer_decay,
                 "optimizer": optimisation.callable_to_primitives(optimizer) or {"class_path": "torch.optim.AdamW"},
@@ -148,13 +160,17 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
             images = images.contiguous(memory_format=torch.channels_last)
         return backbones.clean_logits(self.backbone, images)
 
-    def clean_model(self) -> nn.Module:
+    def clean_model(self, merge: bool = True) -> nn.Module:
         """A copy of the backbone alone, in eval mode, the noise layer gone.
 
         Of a sharded model it is on the CPU, and every process must ask for it.
+
+        Args:
+            merge: Whether an adapter's change is added to the weights, which leaves a plain model; else its layers stay
+                in the model.
         """
         copied = whole_copy(self.backbone) if is_sharded(self.backbone) else copy.deepcopy(self.backbone)
-        return copied.eval()
+        return (merged(copied) if merge else copied).eval()
 
     def setup(self, stage: str) -> None:
         """Checks that the data have the classes of the model, and has the backbone compiled where that was asked for.

@@ -1,0 +1,64 @@
+"""The noise layer of a model that PEFT has been put around: trained as ever, and kept beside the adapter.
+
+PEFT freezes what is not its own, and its files hold the adapter's parameters alone.
+"""
+
+import types
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging
+
+from lightning_noisy.backbones import is_peft_model
+from lightning_noisy.hf.wrapping import noisy_model_inside
+from lightning_noisy.layer_groups import head_names
+from lightning_noisy.noise.files import CONFIG_FILE, WEIGHTS_FILE, load_noise_layer, save_noise_layer
+
+logger = logging.get_logger(__name__)
+
+
+def keep_layer_with_adapter(model: Any) -> None:
+    """Has a ``PeftModel`` around a noisy model train its noise layer, save it and load it; leaves others alone.
+
+    From then on ``save_pretrained`` writes ``noise_layer.safetensors`` and ``noise_config.json`` beside the adapter,
+    and ``load_adapter``, by which the Trainer resumes, reads them.
+
+    Raises:
+        ValueError: If the layer is among PEFT's ``modules_to_save``, which would copy it without its counts.
+    """
+    noisy: Any = noisy_model_inside(model) if is_peft_model(model) else None
+    if noisy is None:
+        return
+    if hasattr(noisy.noise_layer, "modules_to_save"):
+        raise ValueError(
+            "Expected `modules_to_save` of the PEFT config to leave out the noise layer, which is trained and saved "
+            "beside the adapter by itself, but it names it. Take 'noise_layer' out."
+        )
+    if noisy.noise_layer is not None:
+        noisy.noise_layer.requires_grad_(noisy.noise_layer.config.takes_gradients)
+    heads = head_names(noisy.backbone)
+    if heads and not any(p.requires_grad for name, p in noisy.backbone.named_parameters() if name in heads):
+        logger.warning_once(
+            "The head of the model is frozen, as PEFT leaves it. Unless it knows the classes already, give the config "
+            f"`modules_to_save={[min(heads).rpartition('.')[0]]}`."
+        )
+    model.save_pretrained = types.MethodType(_save_pretrained, model)
+    model.load_adapter = types.MethodType(_load_adapter, model)
+
+
+def _save_pretrained(self: Any, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+    type(self).save_pretrained(self, save_directory, *args, **kwargs)
+    noisy: Any = noisy_model_inside(self)
+    if kwargs.get("is_main_process", True):
+        noisy.save_companions(Path(save_directory))
+        if noisy.noise_layer is not None:
+            save_noise_layer(noisy.noise_layer, save_directory)
+
+
+def _load_adapter(self: Any, model_id: Any, *args: Any, **kwargs: Any) -> Any:
+    loaded = type(self).load_adapter(self, model_id, *args, **kwargs)
+    noisy: Any = noisy_model_inside(self)
+    files = Path(model_id) / CONFIG_FILE, Path(model_id) / WEIGHTS_FILE
+    if noisy.noise_layer is not None and all(file.is_file() for file in files):
+        noisy.noise_layer.load_state_dict(load_noise_layer(*files).state_dict())
+    return loaded
