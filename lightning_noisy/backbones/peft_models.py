@@ -107,7 +107,7 @@ def merged(model: nn.Module) -> nn.Module:
             except (NotImplementedError, AttributeError) as error:
                 raise ValueError(
                     f"The adapter {_plain(adapter_config(model).peft_type)} can't be merged into the model's weights. "
-                    "Keep it beside them: `adapter='keep'` (`--adapter keep`) of an export."
+                    "Ask for the model with its layers: `merge=False`."
                 ) from error
             model.set_submodule(name, module.get_base_layer())
     del model.peft_config

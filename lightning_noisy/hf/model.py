@@ -139,11 +139,11 @@ class NoisyForImageClassification(PreTrainedModel):
         """As every model's, and with it the image processor and the record of the training."""
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
-        if model.noise_layer is not None:
-            model.noise_layer.requires_grad_(model.noise_layer.config.takes_gradients)
         if model.config.adapter is not None:  # transformers has made new parameters, none of which is frozen
             for name, parameter in model.backbone.named_parameters():
                 parameter.requires_grad_(name in model._trained)
+            if model.noise_layer is not None:
+                model.noise_layer.requires_grad_(model.noise_layer.config.takes_gradients)
         options = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
         model.load_companions(pretrained_model_name_or_path, options)
         return loaded
