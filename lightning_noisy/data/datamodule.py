@@ -2,6 +2,7 @@
 
 import copy
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as L
 import numpy as np
+import pyarrow as pa
 import torch
 from rich.console import Console
 from torch import Tensor
@@ -26,7 +28,14 @@ from lightning_noisy.data.labels import (
     transition_matrix_from,
     wrong_share,
 )
-from lightning_noisy.data.loading import EpochSampler, ImageDataset, ResumableLoader, evaluation_loader, world
+from lightning_noisy.data.loading import (
+    EpochSampler,
+    FeatureDataset,
+    ImageDataset,
+    ResumableLoader,
+    evaluation_loader,
+    world,
+)
 from lightning_noisy.data.scan import Look, leave_out_broken, look_at_images
 from lightning_noisy.data.similar_classes import merge_similar_classes, warn_of_similar_classes
 from lightning_noisy.data.sources import Columns, RawSplit, read_other_source, read_source
@@ -249,8 +258,7 @@ class NoisyImageDataModule(L.LightningDataModule):
         if self._overfits:  # the same few images in each epoch
             return self._eval_loader(dataset)
         replicas, rank = world()
-        is_random = not self._augmentation.get("no_aug", False)
-        sampler = EpochSampler(dataset, replicas, rank, self.seed, with_epoch=is_random)
+        sampler = EpochSampler(dataset, replicas, rank, self.seed, with_epoch=self.is_augmented)
         left_over = len(sampler) % self.batch_size
         # Batch norm can't train on a single image.
         drop_last = left_over == 1 and len(sampler) > self.batch_size
@@ -278,6 +286,23 @@ class NoisyImageDataModule(L.LightningDataModule):
         dataset = ImageDataset(self._datasets["train"].images, self.evaluation_transform, self.seed)
         # Lightning shares these out among the ranks itself, without repeating one.
         return DataLoader(dataset, batch_size=self.batch_size, collate_fn=dataset.collate, **self.loader_options())
+
+    @property
+    def is_augmented(self) -> bool:
+        """Whether the training images change from epoch to epoch."""
+        return not self._augmentation.get("no_aug", False)
+
+    def give_features(self, features: Tensor, rows_of: Callable[[pa.StringArray], np.ndarray]) -> None:
+        """From now on a fit gets what a frozen backbone saw in the place of the images; :meth:`setup` has been there.
+
+        Args:
+            features: (N, D), mapped from a file if need be.
+            rows_of: The (M,) rows of the images with (M,) ids.
+        """
+        for split in ("train", "val"):
+            if split in self._datasets:
+                images = self._datasets[split].images
+                self._datasets[split] = FeatureDataset(images, features, rows_of(images.ids), self.seed)
 
     def readable(self, split: str) -> np.ndarray:
         """(M,) which images of a split :meth:`setup` has not left out."""

@@ -51,13 +51,16 @@ class ImageDataset(Dataset[Sample | WeightedSample]):
         if isinstance(key, tuple):
             epoch, index = key
             with draws_seeded_by(self.seed, epoch, index):
-                pixels = self.transform(self.images.read(index))
+                pixels = self._read(index)
         else:
             index = key
-            pixels = self.transform(self.images.read(index))
+            pixels = self._read(index)
         images = self.images
         labels = int(images.noisy_labels[index]), int(images.clean_labels[index])
         return self._sample(pixels, *labels, images.ids[index].as_py(), index)
+
+    def _read(self, index: int) -> Tensor:
+        return self.transform(self.images.read(index))
 
     def _sample(
         self, pixels: Tensor, noisy_label: int, clean_label: int, name: str, index: int
@@ -75,6 +78,29 @@ class ImageDataset(Dataset[Sample | WeightedSample]):
     def collate(self, samples: Sequence[Sample | WeightedSample]) -> ImageBatch:
         """Samples -> one batch."""
         return collate(samples, self.images.has_clean_labels)
+
+
+class FeatureDataset(ImageDataset):
+    """Gives what a frozen backbone saw in the place of the images.
+
+    Args:
+        images: The split.
+        features: The table of all features, (N, D).
+        rows: (M,) the row of each image of the split.
+        seed: As of :class:`ImageDataset`.
+    """
+
+    def __init__(self, images: LabelledImages, features: Tensor, rows: np.ndarray, seed: int) -> None:
+        super().__init__(images, _no_transform, seed)
+        self.features = features
+        self.rows = rows
+
+    def _read(self, index: int) -> Tensor:
+        return self.features[int(self.rows[index])].float()
+
+
+def _no_transform(image: Image.Image) -> Tensor:
+    raise AssertionError("the images of features are not read")
 
 
 def collate(samples: Sequence[Sample | WeightedSample], has_clean_labels: bool) -> ImageBatch:

@@ -11,7 +11,9 @@ import lightning.pytorch as L
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
+import torch
 from lightning.pytorch.utilities import rank_zero_warn
+from rich.progress import track
 from torch import nn
 
 from lightning_noisy import backbones
@@ -21,7 +23,8 @@ from lightning_noisy.data.datamodule import NoisyImageDataModule
 from lightning_noisy.features.table import FILES, INFO_FILE, Features, read_features, write_features
 from lightning_noisy.inference import parts
 from lightning_noisy.inference.images import AllImages, unique_over_splits
-from lightning_noisy.inference.predicting import EveryImage, predict
+from lightning_noisy.inference.parts import PartWriter
+from lightning_noisy.inference.predicting import EveryImage, check_none_is_missing, predict
 
 
 class FeatureModule(L.LightningModule):
@@ -85,10 +88,9 @@ def extract_features(
     key = _key(module, images, datamodule, trainer)
     if not _is_finished(directory, key, str(output)):
         parts.begin(directory, key, trainer.is_global_zero, FILES)
-        size = feature_size(module.extractor, _settings(module, datamodule, trainer)["data_config"]["input_size"])
-        schema = pa.schema({"position": pa.int64(), "features": pa.list_(pa.float16(), size)})
+        size = feature_size(module.extractor, input_size(module, datamodule))
         own = datamodule.with_splits(images.splits)
-        predict(trainer, module, EveryImage(own, images, np.ones(len(images), dtype=bool), directory), schema)
+        predict(trainer, module, EveryImage(own, images, np.ones(len(images), dtype=bool), directory), _schema(size))
         if trainer.is_global_zero:
             name = name or (backbone if isinstance(backbone, str) else type(backbone).__name__)
             _assemble(directory, images, size, {"key": key, "backbone": name, **_settings(module, datamodule, trainer)})
@@ -96,6 +98,52 @@ def extract_features(
     if trainer.is_global_zero:
         shutil.rmtree(directory / parts.FOLDER, ignore_errors=True)
     return read_features(directory)
+
+
+def extract_within_fit(
+    module: FeatureModule, datamodule: NoisyImageDataModule, output: Path, trainer: L.Trainer
+) -> Features:
+    """The same for the backbone of a fit that is being set up, by the fit's own processes, devices and precision.
+
+    Args:
+        module: The backbone, on its device.
+        datamodule: The images of the fit.
+        output: A folder for the table, which all processes share.
+        trainer: Of the fit.
+
+    Raises:
+        ValueError: If an image can't be read any more, or ``output`` holds the features of another backbone.
+    """
+    images = _all_images(datamodule)
+    key = _key(module, images, datamodule, trainer)
+    if not _is_finished(output, key, str(output)):
+        parts.begin(output, key, trainer.is_global_zero, FILES)
+        data = EveryImage(datamodule.with_splits(images.splits), images, np.ones(len(images), dtype=bool), output)
+        data.trainer = trainer
+        data.setup("predict")
+        size = feature_size(module.extractor, input_size(module, datamodule))
+        writer = PartWriter(output, _schema(size), trainer.global_rank)
+        hidden = not trainer.is_global_zero or trainer.progress_bar_callback is None
+        device = next(module.parameters()).device
+        with torch.inference_mode(), trainer.precision_plugin.forward_context():
+            for batch in track(data.predict_dataloader(), "Looking at all images once", disable=hidden):
+                pixels, labels, positions = batch
+                found = module.predict_step((pixels.to(device), labels, positions), 0)
+                writer.add({"position": found["position"], "features": list(found["features"])})
+        writer.flush()
+        trainer.strategy.barrier()
+        if trainer.is_global_zero:
+            check_none_is_missing(data)
+            _assemble(
+                output, images, size, {"key": key, "backbone": "of the fit", **_settings(module, datamodule, trainer)}
+            )
+            shutil.rmtree(output / parts.FOLDER, ignore_errors=True)
+        trainer.strategy.barrier()
+    return read_features(output)
+
+
+def _schema(size: int) -> pa.Schema:
+    return pa.schema({"position": pa.int64(), "features": pa.list_(pa.float16(), size)})
 
 
 def build_frozen(backbone: str | nn.Module, datamodule: NoisyImageDataModule, pretrained: bool = True) -> nn.Module:
@@ -123,10 +171,15 @@ def _all_images(datamodule: NoisyImageDataModule) -> AllImages:
     return AllImages(unique_over_splits(datamodule.splits))
 
 
+def input_size(module: FeatureModule, datamodule: NoisyImageDataModule) -> tuple[int, int, int]:
+    """(C, H, W) of the images that the backbone is given."""
+    channels, height, width = module.data_config["input_size"]
+    side = datamodule.image_size
+    return (channels, height, width) if side is None else (channels, side, side)
+
+
 def _settings(module: FeatureModule, datamodule: NoisyImageDataModule, trainer: L.Trainer) -> dict[str, Any]:
-    config = module.data_config
-    if datamodule.image_size is not None:
-        config["input_size"] = (config["input_size"][0], datamodule.image_size, datamodule.image_size)
+    config = {**module.data_config, "input_size": input_size(module, datamodule)}
     return {"data_config": config, "precision": str(trainer.precision)}
 
 

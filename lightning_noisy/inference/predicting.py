@@ -136,10 +136,11 @@ def predict(trainer: L.Trainer, module: L.LightningModule, data: EveryImage, sch
         trainer.datamodule = of_the_fit  # type: ignore[attr-defined]
     trainer.strategy.barrier()
     if trainer.is_global_zero:
-        _check_none_is_missing(data)
+        check_none_is_missing(data)
 
 
-def _check_none_is_missing(data: EveryImage) -> None:
+def check_none_is_missing(data: EveryImage) -> None:
+    """Raises a :class:`ValueError` where an image that can be read is in no part."""
     done = positions_done(data.directory, len(data.images))
     missing = int((data.wanted & data.readable & ~done).sum())
     if missing:

@@ -113,6 +113,7 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
             )
         set_trainable_blocks(self.backbone, trainable_blocks)
         self.attach_noise_layer(noise)
+        self.head_name: str | None = None
         self.layer_decay = layer_decay
         self.optimizer_factory = optimisation.resolve_callable("optimizer", optimizer, Optimizer)
         self.lr_scheduler_factory = (
@@ -154,7 +155,13 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
         return backbones.resolve_data_config(self.backbone)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) images -> (B, K) clean logits. The noise layer has no part in it."""
+        """(B, C, H, W) images -> (B, K) clean logits. The noise layer has no part in it.
+
+        (B, D) are features of the frozen part, as :class:`~lightning_noisy.training.frozen_features.FrozenFeatures`
+        gives them.
+        """
+        if images.ndim == 2 and self.head_name is not None:
+            return self.backbone.get_submodule(self.head_name)(images)
         if self.hparams["channels_last"]:
             # The weights keep their layout, so that optimizer states, checkpoints and exports know but one.
             images = images.contiguous(memory_format=torch.channels_last)
