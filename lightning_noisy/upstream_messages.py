@@ -18,6 +18,7 @@ WARNINGS = (
     r"The dirpath has changed from",  # of a `validate`, which saves nothing
     r"It is recommended to use `self\.log\('(noise|train|images_per_second)",  # those are equal in all processes
     r"Precision .* is not supported by the model summary",
+    r"Found \d+ module\(s\) in eval mode",  # those that are frozen
     r"The '.*' does not have many workers",  # the user has said how many
 )
 LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero")

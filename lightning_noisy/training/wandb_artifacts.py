@@ -25,6 +25,8 @@ def log_model_artifacts(trainer: L.Trainer, pl_module: Any, directory: Path) -> 
     record = describe_run(trainer, pl_module)
     data = _describe_dataset(trainer, record)
     for logger in loggers:
+        if getattr(logger.experiment, "disabled", False):
+            continue
         try:
             _log_artifacts(logger.experiment, directory, _describe_model(pl_module, record), data)
         except Exception as error:
