@@ -1,11 +1,13 @@
 # make demo   sets everything up in .venv and runs the main job on handwritten digits (CPU, under 3 minutes after set-up)
 # make test   sets up what is missing and runs the tests, the linter and the type checker
+# make test-lowest   runs the fast tests with the lowest versions that pyproject.toml allows, in .venv-lowest (Python 3.11)
+# make test-newest   runs them with the newest versions there are, in .venv-newest; PYTHON=python3.13 names the Python
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-fast lint types format clean
+.PHONY: help setup demo test test-fast test-lowest test-newest lint types format clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -28,6 +30,17 @@ test: $(READY) lint types
 test-fast: $(READY)
 	$(BIN)/python -m pytest -n 2
 
+test-lowest:
+	$(PYTHON) -m venv .venv-lowest
+	$(PYTHON) .ci/lowest_versions.py > .venv-lowest/constraints.txt
+	.venv-lowest/bin/python -m pip install --quiet --editable '.[dev]' --constraint .venv-lowest/constraints.txt
+	.venv-lowest/bin/python -m pytest -n 2
+
+test-newest:
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[dev]'
+	.venv-newest/bin/python -m pytest -n 2
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -40,4 +53,4 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis runs
+	rm -rf $(VENV) .venv-lowest .venv-newest .pytest_cache .mypy_cache .ruff_cache .hypothesis runs

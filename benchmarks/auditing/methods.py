@@ -43,7 +43,7 @@ def by_posterior(predicted: Predicted, labels: Tensor) -> Verdict:
         rows = torch.nonzero(predicted.network_of == network).flatten()
         scored = score_labels(predicted.logits[rows], labels[rows], label_evidence(counts))
         columns.append((rows, *scored))
-    rows, p_given, suggested, p_suggested, _, is_issue = (torch.cat(parts) for parts in zip(*columns, strict=True))
+    rows, p_given, suggested, p_suggested, _, is_issue, _ = (torch.cat(parts) for parts in zip(*columns, strict=True))
     order = rows.argsort()
     found = [values[order].numpy() for values in (p_given, is_issue, suggested, is_issue & (p_suggested > p_given))]
     return Verdict(*found, error=float(1 - p_given.double().mean()))
