@@ -142,8 +142,8 @@ class NoisyForImageClassification(PreTrainedModel):
         if model.config.adapter is not None:  # transformers has made new parameters, none of which is frozen
             for name, parameter in model.backbone.named_parameters():
                 parameter.requires_grad_(name in model._trained)
-            if model.noise_layer is not None:
-                model.noise_layer.requires_grad_(model.noise_layer.config.takes_gradients)
+        if model.noise_layer is not None:  # its parameter is new too
+            model.noise_layer.requires_grad_(model.noise_layer.config.takes_gradients)
         options = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
         model.load_companions(pretrained_model_name_or_path, options)
         return loaded

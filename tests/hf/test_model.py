@@ -106,8 +106,17 @@ def test_a_model_without_a_noise_layer_is_plain_cross_entropy(tmp_path):
         model.transition_matrix()
 
 
+@pytest.mark.parametrize("init", ["identity", "confusion"])
+def test_a_layer_that_follows_counts_takes_no_gradients_after_loading_either(init, tmp_path):
+    model = noisy_vit(NoiseConfig(warmup_epochs=0, init=init))
+    model.save_pretrained(tmp_path)
+    loaded = NoisyForImageClassification.from_pretrained(tmp_path)
+    trained = [one.noise_layer.weight.requires_grad for one in (model, loaded)]
+    assert trained == [init == "identity"] * 2
+
+
 def test_half_precision_leaves_the_noise_layer_in_float32(tmp_path):
-    model = shaken(noisy_vit())
+    model = shaken(noisy_vit(NoiseConfig(warmup_epochs=0, dropout=0.0, init="identity")))
     model.save_pretrained(tmp_path)
     assert NoisyForImageClassification.from_pretrained(tmp_path, torch_dtype=torch.bfloat16).dtype == torch.bfloat16
     loaded = NoisyForImageClassification.from_pretrained(tmp_path, dtype=torch.bfloat16)
