@@ -71,6 +71,7 @@ class NoiseLayerCallback(TrainerCallback, ExportableState):
         self._shown: EpochSummary | None = None
         self._lost: set[int] = set()
         self._epoch = 0
+        self._evaluated_at: int | None = None
         self._start = 0.0
 
     def state(self) -> dict[str, Any]:
@@ -90,8 +91,9 @@ class NoiseLayerCallback(TrainerCallback, ExportableState):
         check_processes(model, args)
         self._start = time.perf_counter()
         self._epoch = int(state.epoch or 0) - 1
-        self._shown, self._lost = None, set()
-        restore_counts(model, state, args.process_index)
+        self._shown, self._lost, self._evaluated_at = None, set(), None
+        model.set_epoch(None)  # until the epoch begins; a training that broke off may have left its own
+        restore_counts(model, state, args.process_index, epoch_anew=args.ignore_data_skip)
         state.stateful_callbacks.setdefault(STATE_KEY, self.state())  # type: ignore[union-attr]
         self._notice_learning(kwargs["optimizer"], model.noise_layer)
         self._notice_warmup(model, state)
@@ -146,9 +148,16 @@ class NoiseLayerCallback(TrainerCallback, ExportableState):
     ) -> None:
         model = _noisy_model(kwargs)
         if model is not None:
+            self._end_evaluation(model, state, metrics)
             model.run_record.metrics.update(as_numbers({name: v for name, v in metrics.items() if _is_quality(name)}))
             if self._start:
                 self._note_progress(model, state)
+
+    def on_predict(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, *_: Any, **kwargs: Any
+    ) -> None:
+        if (model := _noisy_model(kwargs)) is not None:
+            model.epoch_counts.end_validation(counts=False)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         model = _noisy_model(kwargs)
@@ -182,7 +191,17 @@ class NoiseLayerCallback(TrainerCallback, ExportableState):
         best = state.best_model_checkpoint if args.load_best_model_at_end else None
         if best is not None and (Path(best) / RECORD_FILE).is_file():
             model.run_record = read_record(Path(best) / RECORD_FILE)  # the Trainer has gone back to these weights
+            restore_counts(model, TrainerState.load_from_json(str(Path(best) / TRAINER_STATE_NAME)), args.process_index)
         self._start = 0.0
+
+    def _end_evaluation(self, model: NoisyForImageClassification, state: TrainerState, metrics: Any) -> None:
+        """Of the evaluations at a step, one for each data set, the first one counts: that of the main data set."""
+        if not model.counts_evaluations:
+            return
+        is_main = any(name.startswith("eval_") for name in metrics) and state.global_step != self._evaluated_at
+        model.epoch_counts.end_validation(counts=is_main)
+        if is_main:
+            self._evaluated_at = state.global_step
 
     def _note_progress(self, model: NoisyForImageClassification, state: TrainerState) -> None:
         record = model.run_record

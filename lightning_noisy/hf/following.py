@@ -52,12 +52,24 @@ def exported_counts(model: NoisyForImageClassification | None, of_this_process: 
     return {"args": {}, "attributes": {COUNTS_KEY: kept}}
 
 
-def restore_counts(model: NoisyForImageClassification, state: TrainerState, rank: int) -> None:
-    """Resumes what the state of a checkpoint has kept of its epoch, if it has; else nothing is counted yet."""
+def restore_counts(
+    model: NoisyForImageClassification, state: TrainerState, rank: int, epoch_anew: bool = False
+) -> None:
+    """Resumes what the state of a checkpoint has kept of its epoch, if it has; else nothing is counted yet.
+
+    Args:
+        model: Whose counts they are.
+        state: Of the Trainer; one that begins anew, at step 0, has only what an earlier training has left.
+        rank: Of this process.
+        epoch_anew: Whether an epoch that the checkpoint broke off begins anew (``ignore_data_skip``).
+    """
     model.epoch_counts = EpochCounts()
     kept = cast(dict[str, Any], state.stateful_callbacks).get(STATE_KEY, {}).get("attributes", {}).get(COUNTS_KEY)
-    if kept is not None:
-        model.epoch_counts.load_state_dict(kept, model.device, rank)
+    if kept is None or state.global_step == 0:
+        return
+    if epoch_anew and kept["epoch"] == int(state.epoch or 0):
+        kept = {**kept, "so_far": None}
+    model.epoch_counts.load_state_dict(kept, model.device, rank)
 
 
 def _to_lists(value: Any) -> Any:

@@ -272,6 +272,11 @@ class NoisyForImageClassification(PreTrainedModel):
         """Whether the noise layer has no share in the loss of this epoch: it is plain cross-entropy."""
         return self.noise_layer is not None and self._epoch is not None and self.noise_layer.share == 0
 
+    @property
+    def counts_evaluations(self) -> bool:
+        """Whether an epoch of a training is under way, for which an evaluation counts."""
+        return self._epoch is not None
+
     def parameter_groups(self, lr: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
         """Optimizer groups for a training loop of one's own; the noise layer has no decay and its own learning rate."""
         network = [parameter for parameter in self.backbone.parameters() if parameter.requires_grad]
@@ -289,7 +294,7 @@ class NoisyForImageClassification(PreTrainedModel):
             check_values(logits, labels)
         self._losses_computed += 1
         if not self.training:
-            if self._epoch is not None and labels.ndim == 1:
+            if self.counts_evaluations and labels.ndim == 1:
                 self.epoch_counts.observe_validation(logits, labels)
             loss = clean_cross_entropy(logits, labels)
         elif self._epoch is not None or self.noise_layer is None:

@@ -26,7 +26,7 @@ class EpochSummary:
         clean_loss: The mean cross-entropy of the clean logits against the labels that were trained on.
         images: How many images had a label.
         confidence_in_labels: The sum of the network's largest probability over the images whose label it predicts.
-        right: How many noisy labels of a validation in this epoch the network has predicted.
+        right: How many noisy labels of the last validation in this epoch the network has predicted.
         validated: How many labels that was looked for in; zero without a validation.
     """
 
@@ -64,7 +64,8 @@ class EpochCounts:
     """Counts what the network predicts and what the labels say while it trains, and tells the noise layer at the end.
 
     A trainer calls :meth:`start_epoch` when an epoch begins, :meth:`observe` at each step and, where it validates on
-    noisy labels, :meth:`observe_validation`; the sums over the processes are made only where somebody asks for them.
+    noisy labels, :meth:`observe_validation`; of several validations in an epoch the last one counts. The sums over the
+    processes are made only where somebody asks for them.
 
     Args:
         reduce: Sums over the processes; by default those of ``torch.distributed``, if there are any.
@@ -80,36 +81,49 @@ class EpochCounts:
         self.last: EpochSummary | None = None
         self._label_counts: Tensor | None = None
         self._sums: Tensor | None = None
+        self._validation: Tensor | None = None
+        self._validation_under_way: Tensor | None = None
         self._summary: EpochSummary | None = None
 
     @torch.no_grad()
     def observe(self, clean_logits: Tensor, noisy_labels: Tensor) -> None:
         """Counts one batch of a training: (B, K) logits and labels (B,) or (B, K); a label of -1 counts nothing."""
+        if self._validation_under_way is not None:
+            self.end_validation()
         self._label_counts = add_label_counts(self._label_counts, clean_logits, noisy_labels)
         soft = noisy_labels if noisy_labels.ndim == 2 else one_hot(noisy_labels, clean_logits.shape[1])
         labelled = soft.float().sum(dim=1)
         confidence, predicted = clean_logits.float().softmax(dim=1).max(dim=1)
         in_labels = (confidence * soft.gather(1, predicted[:, None]).squeeze(1)).sum()
         loss = clean_cross_entropy(clean_logits, noisy_labels) * len(clean_logits)
-        nothing = torch.zeros_like(loss)
-        self._add(torch.stack([(confidence * labelled).sum(), loss, labelled.sum(), in_labels, nothing, nothing]))
+        self._sums = _added(self._sums, torch.stack([(confidence * labelled).sum(), loss, labelled.sum(), in_labels]))
+        self._summary = None
 
     @torch.no_grad()
     def observe_validation(self, clean_logits: Tensor, noisy_labels: Tensor) -> None:
         """Counts one batch of a validation on noisy labels, in evaluation mode: (B, K) logits and labels (B,)."""
         known = noisy_labels != NO_LABEL
         right = (clean_logits.argmax(dim=1) == noisy_labels) & known
-        nothing = torch.zeros((), device=clean_logits.device)
-        self._add(torch.stack([nothing] * 4 + [right.sum().float(), known.sum().float()]))
-
-    def _add(self, batch: Tensor) -> None:
-        self._sums = batch if self._sums is None else self._sums + batch
+        batch = torch.stack([right.sum().float(), known.sum().float()])
+        self._validation_under_way = _added(self._validation_under_way, batch)
         self._summary = None
+
+    def end_validation(self, counts: bool = True) -> None:
+        """Says that a validation is over, as a step of training and the end of the epoch say too.
+
+        Args:
+            counts: Whether it takes the place of the epoch's earlier ones; else it is forgotten and they stay.
+        """
+        if counts:
+            self._validation = self._validation_under_way
+        self._validation_under_way = self._summary = None
 
     def so_far(self) -> EpochSummary | None:
         """What the epoch under way has shown; ``None`` if that is nothing. Every process must call it."""
         if self._summary is None and self._label_counts is not None and self._sums is not None:
-            confidence, loss, images, *others = self.reduce(self._sums).tolist()
+            latest = self._validation if self._validation_under_way is None else self._validation_under_way
+            validation = torch.zeros_like(self._sums[:2]) if latest is None else latest.to(self._sums.device)
+            confidence, loss, images, *others = self.reduce(torch.cat([self._sums, validation])).tolist()
             counted = max(images, 1e-9)
             counts = self.reduce(self._label_counts)
             self._summary = EpochSummary(counts, confidence / counted, loss / counted, images, *others)
@@ -136,7 +150,11 @@ class EpochCounts:
                     summary.label_counts, summary.confidence, summary.held_out_agreement, summary.explained, gain
                 )
             self.last = summary
+        self._forget_epoch()
+
+    def _forget_epoch(self) -> None:
         self._label_counts = self._sums = self._summary = None
+        self._validation = self._validation_under_way = None
 
     def state_dict(self, of_this_process: bool = False) -> dict[str, Any]:
         """The epoch under way and the last one, as tensors for a checkpoint.
@@ -148,6 +166,7 @@ class EpochCounts:
         if of_this_process and self._summary is None:
             own = EpochCounts(lambda counts: counts.cpu().double())
             own._label_counts, own._sums = self._label_counts, self._sums
+            own._validation, own._validation_under_way = self._validation, self._validation_under_way
             return {"epoch": self.epoch, "so_far": _pack(own.so_far()), "last": _pack(self.last)}
         return {"epoch": self.epoch, "so_far": _pack(self.so_far()), "last": _pack(self.last)}
 
@@ -159,16 +178,21 @@ class EpochCounts:
             device: Where to count on.
             rank: Of this process.
         """
-        self.epoch, self.last, self._summary = state["epoch"], _unpack(state["last"]), None
+        self.epoch, self.last = state["epoch"], _unpack(state["last"])
+        self._forget_epoch()
         so_far = _unpack(state["so_far"])
         if so_far is None:
-            self._label_counts = self._sums = None
             return
         of_training = [so_far.confidence * so_far.images, so_far.clean_loss * so_far.images, so_far.images]
-        sums = torch.tensor([*of_training, so_far.confidence_in_labels, so_far.right, so_far.validated])
+        sums, validation = torch.tensor([*of_training, so_far.confidence_in_labels]), [so_far.right, so_far.validated]
         mine = float(rank == 0)
         self._label_counts = (so_far.label_counts.float() * mine).to(device)
         self._sums = (sums * mine).to(device)
+        self._validation = (torch.tensor(validation) * mine).to(device)
+
+
+def _added(sums: Tensor | None, batch: Tensor) -> Tensor:
+    return batch if sums is None else sums + batch
 
 
 def _pack(summary: EpochSummary | None) -> dict[str, Any] | None:

@@ -27,6 +27,9 @@ class NoiseLayerUpdater(L.Callback):
         # Not `on_train_epoch_start`: a run that resumes from an epoch's last batch begins the next one without it.
         pl_module.epoch_counts.start_epoch(trainer.current_epoch, pl_module.noise_layer)
 
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        pl_module.epoch_counts.end_validation()
+
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         pl_module.epoch_counts.so_far()  # here all processes ask; afterwards one alone may
 

@@ -113,6 +113,29 @@ def test_the_last_epoch_is_kept_too_and_an_empty_one_is_empty():
     assert empty.latest is None
 
 
+def test_of_several_validations_in_an_epoch_the_last_one_counts():
+    counts, labels = filled(batches()), torch.arange(4)
+    right, wrong = 5 * torch.eye(4), 5 * torch.eye(4)[(labels + 1) % 4]
+    for logits in (wrong, wrong):
+        counts.observe_validation(logits, labels)
+    assert (counts.so_far().right, counts.so_far().validated) == (0, 8)
+    counts.observe(*batches()[0])  # a step of training: the next is another validation
+    counts.observe_validation(right, labels)
+    assert (counts.so_far().right, counts.so_far().validated) == (4, 4)
+    counts.end_validation()
+    counts.observe_validation(wrong, labels)
+    counts.end_validation(counts=False)
+    assert (counts.so_far().right, counts.so_far().validated) == (4, 4)
+    resumed = EpochCounts()
+    resumed.load_state_dict(counts.state_dict(of_this_process=True), torch.device("cpu"))
+    assert resumed.so_far().held_out_agreement == 1
+    resumed.observe_validation(wrong, labels)
+    assert resumed.so_far().held_out_agreement == 0
+    resumed.start_epoch(1, None)
+    resumed.observe(*batches()[0])
+    assert resumed.last.validated == 4 and resumed.so_far().held_out_agreement is None
+
+
 def test_processes_are_asked_only_where_somebody_asks_and_once():
     asked = []
     counts = filled(batches(), reduce=lambda tensor: asked.append(tensor.shape) or 2 * tensor.double())
