@@ -89,7 +89,7 @@ def environment(folder, **more):
 
 def start(host, hosts, folder, photos, pause):
     settings = {"HEAD": HOSTS["a"], "NODES": 2, "PROCESSES": 1, "PORT": 29511, "GLOO_SOCKET_IFNAME": "wire"}
-    settings |= {"RDZV_CONF": f"is_host={int(host == 'a')}", "LOCAL_ADDR": HOSTS[host], "PAUSE": pause, "WANDB_MODE": "disabled"}
+    settings |= {"RDZV_CONF": f"is_host={int(host == 'a')}", "LOCAL_ADDR": HOSTS[host], "PAUSE": pause}
     options = ["--config", str(RECIPES / "resnet50_ddp.yaml"), f"--data.source={photos}", *TINY]
     return subprocess.Popen(
         ["ip", "netns", "exec", hosts[host], str(RECIPES / "multi_node_torchrun.sh"), *options],

@@ -71,6 +71,7 @@ class NoiseLog(L.Callback):
             truth = getattr(getattr(trainer, "datamodule", None), "transition_matrix", None)
             fits = truth is not None and len(truth) == noise_layer.num_classes
             self._true_matrix = truth if fits else None
+        pl_module.epoch_counts.so_far()  # of a run that resumes in mid-epoch, summed by all for the first one's record
         if trainer.is_global_zero:
             _log_config(trainer, pl_module)
 
