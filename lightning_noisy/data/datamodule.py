@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import lightning.pytorch as L
 import numpy as np
-import pyarrow as pa
 import torch
 from rich.console import Console
 from torch import Tensor
@@ -292,17 +291,17 @@ class NoisyImageDataModule(L.LightningDataModule):
         """Whether the training images change from epoch to epoch."""
         return not self._augmentation.get("no_aug", False)
 
-    def give_features(self, features: Tensor, rows_of: Callable[[pa.StringArray], np.ndarray]) -> None:
+    def give_features(self, features: Tensor, rows: Mapping[str, np.ndarray]) -> None:
         """From now on a fit gets what a frozen backbone saw in the place of the images; :meth:`setup` has been there.
 
         Args:
             features: (N, D), mapped from a file if need be.
-            rows_of: The (M,) rows of the images with (M,) ids.
+            rows: By split, the (M,) rows of its images; of those that :meth:`readable` gives, in their order.
         """
         for split in ("train", "val"):
             if split in self._datasets:
                 images = self._datasets[split].images
-                self._datasets[split] = FeatureDataset(images, features, rows_of(images.ids), self.seed)
+                self._datasets[split] = FeatureDataset(images, features, rows[split], self.seed)
 
     def readable(self, split: str) -> np.ndarray:
         """(M,) which images of a split :meth:`setup` has not left out."""

@@ -108,15 +108,17 @@ def extract_within_fit(
     Args:
         module: The backbone, on its device.
         datamodule: The images of the fit.
-        output: A folder for the table, which all processes share.
+        output: A folder for the table, which all processes share; what another fit has left there is replaced.
         trainer: Of the fit.
 
     Raises:
-        ValueError: If an image can't be read any more, or ``output`` holds the features of another backbone.
+        ValueError: If an image can't be read any more, or ``output`` can't be written to.
     """
     images = _all_images(datamodule)
     key = _key(module, images, datamodule, trainer)
-    if not _is_finished(output, key, str(output)):
+    is_there = _key_in(output) == key
+    trainer.strategy.barrier()  # all have looked before the first one replaces what is there
+    if not is_there:
         parts.begin(output, key, trainer.is_global_zero, FILES)
         data = EveryImage(datamodule.with_splits(images.splits), images, np.ones(len(images), dtype=bool), output)
         data.trainer = trainer
@@ -198,10 +200,16 @@ def _key(module: FeatureModule, images: AllImages, datamodule: NoisyImageDataMod
     return digest.hexdigest()[:32]
 
 
+def _key_in(directory: Path) -> str | None:
+    """Of the finished features that are there, if any."""
+    return read_features(directory).info.get("key") if (directory / INFO_FILE).is_file() else None
+
+
 def _is_finished(directory: Path, key: str, output: str) -> bool:
-    if not (directory / INFO_FILE).is_file():
+    found = _key_in(directory)
+    if found is None:
         return False
-    if read_features(directory).info.get("key") != key:
+    if found != key:
         raise ValueError(
             f"Expected the features in {output!r} to be of this backbone, transform and these images, but they are of "
             "others. Name another folder, or remove this one."

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
+import numpy as np
+import pyarrow as pa
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
@@ -11,7 +13,9 @@ from torch import Tensor
 from lightning_noisy import backbones
 from lightning_noisy.backbones.features import FeatureExtractor
 from lightning_noisy.data import NoisyImageDataModule
+from lightning_noisy.features import Features
 from lightning_noisy.features.extract import FeatureModule, extract_within_fit, input_size
+from lightning_noisy.inference.images import unique_over_splits
 from lightning_noisy.training.classifier import NoisyImageClassifier
 
 FOLDER = "features"
@@ -24,8 +28,9 @@ class FrozenFeatures(L.Callback):
 
     Before a fit the frozen backbone looks at all images once; what it saw is kept in half precision, and the training
     and the validation of the fit see that. The weights, the checkpoints and everything after the fit are those of the
-    whole model. A fit that goes on from a checkpoint finds the features where they were. Where the backbone is not
-    frozen, or images change from epoch to epoch, it says so and does nothing.
+    whole model. A fit that goes on from a checkpoint finds the features where they were; those of other images or of
+    another backbone are made anew. Where the backbone is not frozen, or images change from epoch to epoch, it says so
+    and does nothing.
 
     Args:
         directory: Where to keep them; by default ``features`` in the Trainer's ``default_root_dir``.
@@ -57,7 +62,7 @@ class FrozenFeatures(L.Callback):
             features = extract_within_fit(module, datamodule, folder, trainer)
         finally:
             pl_module.backbone.to(where).train(training)
-        datamodule.give_features(features.values, features.rows_of)
+        datamodule.give_features(features.values, _rows_of_splits(features, datamodule))
         pl_module.head_name = extractor.head_name
 
 
@@ -68,13 +73,26 @@ def _why_not(trainer: L.Trainer, pl_module: L.LightningModule, datamodule: Any) 
         return "`overfit_batches` is set"
     if datamodule.is_augmented:
         return "the training images are augmented (`data.augmentation` is not `{no_aug: true}`)"
-    if pl_module.mix.mixer is not None and (pl_module.hparams["mixup"] or pl_module.hparams["cutmix"]):
+    if pl_module.mix.mixer is not None:
         return "images are mixed (`mixup`, `cutmix`)"
-    head = FeatureExtractor(pl_module.backbone).head_name
+    try:
+        head = FeatureExtractor(pl_module.backbone).head_name
+    except ValueError:
+        return "the backbone ends in no linear layer"
     trained = [name for name, parameter in pl_module.backbone.named_parameters() if parameter.requires_grad]
     if any(not name.startswith(f"{head}.") for name in trained):
         return "more than the last layer of the backbone is trained (`trainable_blocks` is not 0)"
     return ""
+
+
+def _rows_of_splits(features: Features, datamodule: NoisyImageDataModule) -> dict[str, np.ndarray]:
+    """Where the features of each split's images are. Two splits may have images of the same id, which the table does
+    not: there they are told apart as in the audit."""
+    rows = {}
+    for split, images in unique_over_splits(datamodule.splits).items():
+        readable = pa.array(datamodule.readable(split))
+        rows[split] = features.rows_of(images.ids.take(readable))
+    return rows
 
 
 @torch.no_grad()

@@ -5,9 +5,12 @@ import functools
 import lightning.pytorch as L
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
-from lightning_noisy import NoisyImageClassifier
+from lightning_noisy import NoisyImageClassifier, NoisyImageDataModule
+from lightning_noisy.backbones.features import FeatureExtractor
+from lightning_noisy.features import read_features
 from lightning_noisy.training import frozen_features
 from lightning_noisy.training.checkpoint_io import LastCheckpoint
 from lightning_noisy.training.frozen_features import FrozenFeatures
@@ -102,3 +105,43 @@ def test_a_network_whose_last_layer_is_not_the_end_is_left_alone(tmp_path, monke
     fit(NoisyImageClassifier(network, 10, noise=None), plain_digits(), tmp_path, [FrozenFeatures()], epochs=1,
         limit_train_batches=2)  # fmt: skip
     assert "its last layer alone gives no logits" in said[0]
+
+
+def test_images_of_one_id_in_two_splits_keep_their_own_features(tmp_path):
+    for split, colour in (("train", 40), ("val", 220)):
+        for name, shade in (("cats", 0), ("dogs", 30)):
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            for number in range(4):
+                Image.new("RGB", (32, 32), (colour, shade, 7 * number)).save(folder / f"{number}.png")
+    options = {"val_source": str(tmp_path / "val"), "image_size": 32, "batch_size": 8, "num_workers": 0}
+    options["augmentation"] = {"no_aug": True}
+    data, as_images = (NoisyImageDataModule(str(tmp_path / "train"), **options) for _ in range(2))
+    network = NoisyImageClassifier("timm:test_resnet", 2, **OPTIONS)
+    trainer().validate(network, as_images, verbose=False)
+    (batch,) = as_images.val_dataloader()
+    with torch.no_grad():
+        expected = FeatureExtractor(network.backbone.eval())(batch.images)
+    fit(network, data, tmp_path, [FrozenFeatures()], epochs=1)
+    (found,) = data.val_dataloader()
+    torch.testing.assert_close(found.images, expected, atol=2e-3, rtol=1e-2)
+
+
+def test_features_of_other_weights_are_made_anew(tmp_path):
+    fit(model(), plain_digits(), tmp_path, [FrozenFeatures()], epochs=1, limit_train_batches=2)
+    before = read_features(tmp_path / "features")
+    L.seed_everything(1, verbose=False)
+    other = NoisyImageClassifier("timm:test_resnet", 10, **OPTIONS)
+    fit(other, plain_digits(), tmp_path, [FrozenFeatures()], epochs=1, limit_train_batches=2)
+    after = read_features(tmp_path / "features")
+    assert after.info["key"] != before.info["key"]
+    assert not torch.allclose(after.values.float(), before.values.float(), atol=1e-2)
+
+
+def test_a_network_without_a_linear_layer_is_left_alone(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(frozen_features, "rank_zero_info", said.append)
+    network = nn.Sequential(nn.Conv2d(3, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    fit(NoisyImageClassifier(network, 10, noise=None), plain_digits(), tmp_path, [FrozenFeatures()], epochs=1,
+        limit_train_batches=2)  # fmt: skip
+    assert "the backbone ends in no linear layer" in said[0]
