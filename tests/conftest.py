@@ -13,6 +13,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 import pytest
 import torch
+import wandb
 from huggingface_hub.utils import _http as hub_http
 from PIL import Image
 
@@ -78,3 +79,17 @@ def single_process():
         yield
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+@pytest.fixture
+def no_wandb_account(tmp_path, monkeypatch):
+    """No key, and W&B's own files where the test's are."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "wandb_home"))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    wandb.teardown()
+    yield
+    wandb.finish()
+    wandb.teardown()

@@ -21,9 +21,11 @@ from lightning_noisy.cli import main
 from tests.data import layouts
 from tests.data.shard_files import write_parquet, write_tars
 from tests.hf.small import tiny_vit
-from tests.training.wandb_file import finish, read_config, read_history, read_run, run_files
+from tests.training.wandb_file import finish, read_config, read_history, read_only_run, read_run, run_files
 
 RECIPES = Path(__file__).parents[1] / "recipes"
+pytestmark = pytest.mark.usefixtures("no_wandb_account")
+
 SMALL = ["--trainer.max_epochs=2", "--trainer.accelerator=cpu", "--model.noise.warmup_epochs=1"]
 
 
@@ -32,35 +34,6 @@ def load_script(path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(autouse=True)
-def _no_wandb_account(tmp_path, monkeypatch):
-    """No key, and W&B's own files where the test's are."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
-        monkeypatch.setenv(name, str(tmp_path / "wandb_home"))
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    yield
-    finish()
-
-
-def read_only_run(folder, recipe):
-    """The files of the one W&B run below ``folder``, which says its recipe and has what the CSV file has."""
-    finish()
-    files = run_files(folder)
-    runs = {read_run(path).run_id: read_run(path) for path in files}
-    assert len(runs) == 1, "one run, also of several processes and parts"
-    (run,) = runs.values()
-    assert (run.display_name, run.project) == (f"{recipe}-{run.run_id}", "lightning-noisy")
-    assert read_config(files[0])["recipe"] == recipe
-    logged = {name: row[name] for path in files for row in read_history(path) for name in row}
-    metrics = [path for path in folder.rglob("metrics.csv")]
-    rows = pyarrow.csv.read_csv(max(metrics, key=lambda path: path.stat().st_mtime_ns)).to_pylist()
-    losses = [row["train/loss_clean"] for row in rows if row.get("train/loss_clean") is not None]
-    assert logged["train/loss_clean"] == pytest.approx(losses[-1], rel=1e-6)
-    return files
 
 
 def test_every_recipe_says_when_it_is_used_and_stands_in_the_table():
@@ -367,45 +340,3 @@ def test_the_demo_compares_both_losses_and_leaves_its_files(tmp_path, capsys, mo
         assert (tmp_path / "runs" / "demo" / name).exists(), name
     checkpoint = torch.load(tmp_path / "runs" / "demo" / "last.ckpt", weights_only=True)
     assert "noise_layer.weight" in checkpoint["state_dict"]
-
-
-@pytest.mark.slow
-def test_the_audit_trains_twice_and_goes_on_with_the_decisions_of_a_review(photos, tmp_path):
-    options = [*TINY, *SMALL, "--data.image_size=32", "--trainer.enable_progress_bar=false"]
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "POLICY": "weight"}
-
-    def run(**more):
-        command = ["bash", str(RECIPES / "audit.sh"), *options]
-        subprocess.run(command, env={**environment, "DATA": str(photos), **more}, check=True, cwd=tmp_path)
-
-    run()
-    folder = tmp_path / "runs" / "audit"
-    assert (folder / "audit" / "report.html").is_file()
-    for part in ("noisy", "cleaned"):
-        read_only_run(folder / part / "runs" / "imagefolder", "audit+imagefolder")
-    assert list((folder / "cleaned").rglob("clean_model/model.safetensors"))
-    cleaned = pyarrow.parquet.read_table(folder / "cleaned.parquet")
-    assert len(cleaned) == 36 and cleaned["label_weight"].to_numpy().max() <= 1
-    audit_id = json.loads((folder / "audit" / "summary.json").read_text(encoding="utf-8"))["audit_id"]
-    entries = [{"id": "ant/00.png", "decision": "drop"}]
-    decisions = tmp_path / "decisions.json"
-    decisions.write_text(json.dumps({"format": 1, "audit_id": audit_id, "decisions": entries}), encoding="utf-8")
-    run(DECISIONS=str(decisions))
-    ids = pyarrow.parquet.read_table(folder / "cleaned.parquet")["id"].to_pylist()
-    assert len(ids) == 35 and "ant/00.png" not in ids
-
-
-@pytest.mark.slow
-def test_audit_first(photos, tmp_path):
-    backbone = timm.create_model("test_resnet", num_classes=0)
-    timm.models.save_for_hf(backbone, str(tmp_path / "backbone"), safe_serialization=True)
-    options = ["--model.backbone=timm:test_resnet", "--model.pretrained=false", "--trainer.accelerator=cpu"]
-    options += ["--trainer.max_epochs=1", "--data.image_size=32", "--data.num_workers=0", "--data.batch_size=8"]
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "SIZE": "32"}
-    environment |= {"DATA": str(photos), "BACKBONE": f"timm:local-dir:{tmp_path / 'backbone'}"}
-    command = ["bash", str(RECIPES / "audit_first.sh"), *options]
-    subprocess.run(command, env=environment, check=True, cwd=tmp_path)
-    folder = tmp_path / "runs" / "audit_first"
-    assert (folder / "audit" / "report.html").is_file() and (folder / "audit" / "features").is_dir()
-    assert len(pyarrow.parquet.read_table(folder / "cleaned.parquet")) == 36
-    assert list(folder.rglob("clean_model/model.safetensors"))

@@ -1,7 +1,5 @@
 """The most suspicious images in W&B, read back from the files of an offline run."""
 
-import os
-
 import pytest
 
 from lightning_noisy.audit.auditing import audit_labels
@@ -11,15 +9,7 @@ from lightning_noisy.training.loggers import NoisyWandbLogger
 from ..training.wandb_file import finish, read_artifacts, read_history, read_table, run_files
 from .small import digits, trained_on, trainer
 
-
-@pytest.fixture(autouse=True)
-def _no_wandb_account(tmp_path, monkeypatch):
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
-        monkeypatch.setenv(name, str(tmp_path / "wandb_home"))
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.setenv("WANDB_SILENT", "true")
+pytestmark = pytest.mark.usefixtures("no_wandb_account")
 
 
 def test_the_first_rows_are_there_with_their_pictures(tmp_path):

@@ -28,16 +28,7 @@ from .wandb_file import finish, read_artifacts, read_config, read_history, read_
 KEY = "0" * 40
 
 
-@pytest.fixture(autouse=True)
-def _no_wandb_account(tmp_path, monkeypatch):
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
-        monkeypatch.setenv(name, str(tmp_path / "wandb_home"))
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    wandb.teardown()
-    yield
-    finish()
+pytestmark = pytest.mark.usefixtures("no_wandb_account")
 
 
 class FakeRun:

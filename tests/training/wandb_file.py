@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.csv
+import pytest
 import wandb
 
 BLOCK = 32 * 1024
@@ -54,6 +56,23 @@ def read_config(path: Path) -> dict[str, Any]:
 def read_run(path: Path) -> Any:
     """The record of the run itself; ``wandb.proto.wandb_internal_pb2.RunRecord``."""
     return next(record.run for record in read_records(path) if record.HasField("run"))
+
+
+def read_only_run(folder: Path, recipe: str) -> list[Path]:
+    """The files of the one W&B run below ``folder``, which says its recipe and has what the CSV file has."""
+    finish()
+    files = run_files(folder)
+    runs = {read_run(path).run_id: read_run(path) for path in files}
+    assert len(runs) == 1, "one run, also of several processes and parts"
+    (run,) = runs.values()
+    assert (run.display_name, run.project) == (f"{recipe}-{run.run_id}", "lightning-noisy")
+    assert read_config(files[0])["recipe"] == recipe
+    logged = {name: row[name] for path in files for row in read_history(path) for name in row}
+    metrics = [path for path in folder.rglob("metrics.csv")]
+    rows = pyarrow.csv.read_csv(max(metrics, key=lambda path: path.stat().st_mtime_ns)).to_pylist()
+    losses = [row["train/loss_clean"] for row in rows if row.get("train/loss_clean") is not None]
+    assert logged["train/loss_clean"] == pytest.approx(losses[-1], rel=1e-6)
+    return files
 
 
 def read_artifacts(path: Path) -> list[Any]:
