@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_noisy.features import read_features
+
 from .wandb_file import read_history, run_files
 
 pytestmark = pytest.mark.slow
@@ -51,6 +53,7 @@ import sys
 import lightning.pytorch as L
 import torch
 from lightning_noisy import NoisyImageClassifier, NoisyImageDataModule
+from lightning_noisy.training.frozen_features import FrozenFeatures
 
 photos, output, devices = sys.argv[1], sys.argv[2], int(sys.argv[3])
 L.seed_everything(0)
@@ -71,7 +74,17 @@ metrics = {name: value.item() for name, value in trainer.callback_metrics.items(
 metrics |= trainer.test(model, data, verbose=False)[0]
 predicted = trainer.predict(model, data)
 ids = [name for batch in predicted for name in batch["ids"]]
-found = {"state": model.state_dict(), "metrics": metrics, "ids": ids}
+L.seed_everything(0)
+probe = NoisyImageClassifier(
+    "timm:test_vit", 3, pretrained=False, image_size=16, backbone_kwargs={"patch_size": 4}, trainable_blocks=0,
+    noise={"dropout": 0.0}, optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": 0.5}},
+)
+seen = FrozenFeatures(f"{output}/features-{devices}")
+L.Trainer(
+    max_epochs=2, accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", logger=False,
+    enable_progress_bar=False, enable_checkpointing=False, num_sanity_val_steps=0, callbacks=[seen],
+).fit(probe, data)
+found = {"state": model.state_dict(), "metrics": metrics, "ids": ids, "probe": probe.state_dict()}
 torch.save(found, f"{output}/{devices}-{trainer.global_rank}.pt")
 """
 
@@ -90,6 +103,11 @@ def test_two_processes_train_and_measure_as_one_with_the_doubled_batch(photos, t
     assert first["metrics"] == pytest.approx(one["metrics"], rel=1e-4)
     assert {"val/loss_noisy", "val/accuracy_clean", "test/accuracy_clean", "noise/trace"} <= set(one["metrics"])
     assert sorted(first["ids"] + second["ids"]) == sorted(one["ids"]), "no image twice, none left out"
+    for name, value in one["probe"].items():
+        torch.testing.assert_close(first["probe"][name], value, rtol=1e-3, atol=1e-4, msg=name)
+    tables = [read_features(tmp_path / f"features-{devices}") for devices in (1, 2)]
+    assert tables[0].ids.equals(tables[1].ids)
+    torch.testing.assert_close(tables[0].values, tables[1].values, rtol=1e-2, atol=1e-3)
 
 
 def test_both_processes_end_with_the_same_weights_and_count_all_labels(photos, tmp_path):
