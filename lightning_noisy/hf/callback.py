@@ -13,6 +13,7 @@ from transformers.trainer_callback import ExportableState
 from transformers.utils import logging
 
 from lightning_noisy import backbones
+from lightning_noisy.hf.arguments import check_arguments, check_columns
 from lightning_noisy.hf.following import (
     STATE_KEY,
     check_processes,
@@ -20,7 +21,7 @@ from lightning_noisy.hf.following import (
     own_weights_whole,
     restore_counts,
 )
-from lightning_noisy.hf.kept_layer import keep_layer_with_adapter
+from lightning_noisy.hf.kept_layer import check_layer_is_kept, keep_layer_with_adapter
 from lightning_noisy.hf.model import NoisyForImageClassification
 from lightning_noisy.hf.wrapping import check_layer_is_told, noisy_model_inside
 from lightning_noisy.noise.counting import counts_to_triples, lost_classes
@@ -80,6 +81,8 @@ class NoiseLayerCallback(TrainerCallback, ExportableState):
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         keep_layer_with_adapter(kwargs.get("model"))  # before there is an optimizer
+        if (model := _noisy_model(kwargs)) is not None:
+            check_arguments(model, args)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -89,6 +92,8 @@ class NoiseLayerCallback(TrainerCallback, ExportableState):
             check_layer_is_told(kwargs.get("model"))
             return
         check_processes(model, args)
+        check_columns(args, kwargs.get("train_dataloader"))
+        check_layer_is_kept(kwargs.get("model"))
         self._start = time.perf_counter()
         self._epoch = int(state.epoch or 0) - 1
         self._shown, self._lost, self._evaluated_at = None, set(), None

@@ -46,6 +46,19 @@ def keep_layer_with_adapter(model: Any) -> None:
     model.load_adapter = types.MethodType(_load_adapter, model)
 
 
+def check_layer_is_kept(model: Any) -> None:
+    """Looks whether a ``PeftModel`` around a noisy model came after :func:`keep_layer_with_adapter`.
+
+    Raises:
+        ValueError: If it did, as ``model_init`` makes it in a plain Trainer: its noise layer would not be saved.
+    """
+    if is_peft_model(model) and "load_adapter" not in vars(model):
+        raise ValueError(
+            "Expected the PeftModel around a noisy model as argument `model` of the Trainer, but `model_init` made it: "
+            "checkpoints would lose its noise layer. Give it as `model`, or use NoisyTrainer."
+        )
+
+
 def _save_pretrained(self: Any, save_directory: Any, *args: Any, **kwargs: Any) -> None:
     type(self).save_pretrained(self, save_directory, *args, **kwargs)
     noisy: Any = noisy_model_inside(self)

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,17 @@ from lightning_noisy.noise.objective import check_values, clean_cross_entropy, i
 from lightning_noisy.run_record import RECORD_FILE, RunRecord, read_record, write_record
 
 logger = logging.get_logger(__name__)
+
+_NO_IMAGES = (
+    "Expected `pixel_values`, but the batch has no images under that name{beside}. What a Dataset or a collator gives "
+    "must be {{'pixel_values': ..., 'labels': ...}}; all else is dropped unless `remove_unused_columns` is False."
+)
+_NO_LABELS = (
+    "Expected `labels` at each training step, but got None{beside}: `label_smoothing_factor` and `compute_loss_func` "
+    "of the plain Trainer take the labels away and compute their loss past the noise layer. Use NoisyTrainer, which "
+    "smooths the noisy labels, or give soft labels (B, K) as `labels`. Without these two, the data have no column "
+    "'labels' or 'label': rename theirs."
+)
 
 
 @dataclasses.dataclass
@@ -184,7 +196,7 @@ class NoisyForImageClassification(PreTrainedModel):
 
     def forward(
         self,
-        pixel_values: Tensor,
+        pixel_values: Tensor | None = None,
         labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         return_dict: bool | None = None,
@@ -198,12 +210,15 @@ class NoisyForImageClassification(PreTrainedModel):
             num_items_in_batch: What the Trainer counts over an accumulated batch: the loss is then the sum divided by
                 it, so that accumulation gives the loss of one large batch. Soft labels count K times.
             return_dict: ``False`` returns a tuple.
-            **kwargs: Passed on to the backbone.
+            **kwargs: Passed on to the backbone, but for columns of the data that it does not know.
 
         Raises:
-            ValueError: If labels and logits do not fit together, a logit is NaN, or a Trainer gives no labels.
+            ValueError: If labels and logits do not fit together, a logit is NaN, or a Trainer gives no images or no
+                labels.
         """
-        options = {**backbones.forward_options(self.backbone, pixel_values), **kwargs}
+        if pixel_values is None:
+            raise ValueError(_NO_IMAGES.format(beside=_beside(kwargs)))
+        options = {**backbones.forward_options(self.backbone, pixel_values), **self._known_options(kwargs)}
         output = self.backbone(pixel_values, **options)
         logits = output.logits
         loss = noisy_log_probs = None
@@ -211,11 +226,7 @@ class NoisyForImageClassification(PreTrainedModel):
             noisy_log_probs = None if self.noise_layer is None else self.noise_layer(logits)
             loss = self._loss(logits, labels, noisy_log_probs, num_items_in_batch)
         elif self.training and self._epoch is not None:
-            raise ValueError(
-                "Expected `labels` at each training step, but got None: `label_smoothing_factor` and "
-                "`compute_loss_func` of the plain Trainer take the labels away and compute their loss past the noise "
-                "layer. Use NoisyTrainer, which smooths the noisy labels, or give soft labels (B, K) as `labels`."
-            )
+            raise ValueError(_NO_LABELS.format(beside=_beside(kwargs)))
         result = NoisyImageClassifierOutput(
             loss=loss,
             logits=logits,
@@ -224,6 +235,13 @@ class NoisyForImageClassification(PreTrainedModel):
             attentions=getattr(output, "attentions", None),
         )
         return result.to_tuple() if return_dict is False else result
+
+    def _known_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Without columns such as a second label, kept for metrics by ``label_names``, that timm would not take."""
+        if not any(isinstance(value, Tensor) for value in options.values()):
+            return dict(options)
+        known = inspect.signature(self.backbone.forward).parameters
+        return {name: value for name, value in options.items() if name in known or not isinstance(value, Tensor)}
 
     def strip(self, merge: bool = True) -> Any:
         """The native model alone, a copy in eval mode: the noise layer is gone, nothing of this package is in it.
@@ -287,10 +305,12 @@ class NoisyForImageClassification(PreTrainedModel):
             groups.append({"params": [layer.weight], "lr": lr, "weight_decay": 0.0, "name": "noise_layer"})
         return groups
 
+    # What it counts would be compiled anew at each step.
+    @torch.compiler.disable
     def _loss(
         self, logits: Tensor, labels: Tensor, noisy_log_probs: Tensor | None, num_items: Tensor | int | None
     ) -> Tensor:
-        if not torch.compiler.is_compiling() and is_check_due(self._losses_computed, logits.device):
+        if is_check_due(self._losses_computed, logits.device):
             check_values(logits, labels)
         self._losses_computed += 1
         if not self.training:
@@ -321,3 +341,8 @@ class NoisyForImageClassification(PreTrainedModel):
 
     def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
         self.backbone._set_gradient_checkpointing(*args, **kwargs)
+
+
+def _beside(options: Mapping[str, Any]) -> str:
+    columns = [name for name, value in options.items() if isinstance(value, Tensor)]
+    return f" beside {', '.join(map(repr, columns))}" if columns else ""

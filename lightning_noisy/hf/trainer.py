@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
+from lightning_noisy.hf.kept_layer import keep_layer_with_adapter
 from lightning_noisy.hf.wrapping import noisy_model_inside
 from lightning_noisy.run_record import CARD_TAG
 
@@ -41,6 +42,12 @@ class NoisyTrainer(Trainer):
             )
         super().__init__(model, args, **kwargs)
         self.label_smoother = None  # it would smooth the clean logits; compute_loss smooths the noisy labels
+
+    def call_model_init(self, trial: Any = None) -> Any:
+        """As the Trainer's, for each training and trial; a ``PeftModel`` keeps its noise layer."""
+        model = super().call_model_init(trial)
+        keep_layer_with_adapter(model)
+        return model
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The Trainer's own optimizer with one more group, ``"noise_layer"``."""

@@ -1,5 +1,7 @@
 """Small models and data for the tests of the transformers way."""
 
+import dataclasses
+
 import torch
 from torch.utils.data import Dataset
 from transformers import TrainingArguments, ViTConfig, ViTForImageClassification
@@ -10,6 +12,7 @@ from lightning_noisy.hf import NoisyForImageClassification
 NAMES = {0: "ant", 1: "bee", 2: "cat"}
 SIDE = 32
 NO_WARMUP = NoiseConfig(warmup_epochs=0, dropout=0.0)
+PAPER = dataclasses.replace(NoiseConfig.paper(), dropout=0.0)
 STOCHASTIC = NoiseConfig(
     noise_type="stochastic", warmup_epochs=0, transition_matrix=[[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.1, 0.1, 0.8]]
 )

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 
 import numpy as np
@@ -15,10 +14,9 @@ from lightning_noisy.hf import (
     NoisyTrainer,
 )
 
-from .small import NO_WARMUP, Images, arguments, batch, noisy_vit, tiny_vit
+from .small import NO_WARMUP, PAPER, Images, arguments, batch, noisy_vit, tiny_vit
 
 TRAINERS = [NoisyTrainer, Trainer]
-PAPER = dataclasses.replace(NoiseConfig.paper(), dropout=0.0)
 
 
 @pytest.mark.parametrize("trainer_class", TRAINERS)
