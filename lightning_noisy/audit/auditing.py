@@ -9,9 +9,12 @@ from typing import Any
 
 import lightning.pytorch as L
 import numpy as np
+import pyarrow as pa
 
 from lightning_noisy.audit import folds as fold_files
 from lightning_noisy.audit.folds import TrainFold, assign_folds, train_without
+from lightning_noisy.audit.issues.duplicates import find_duplicates
+from lightning_noisy.audit.issues.finding import SPLITS, Pictures, issue_columns
 from lightning_noisy.audit.label_audit import LabelAudit
 from lightning_noisy.audit.model import AuditModule, check_classes, fingerprint, trained_model
 from lightning_noisy.audit.ranking import part_schema
@@ -20,6 +23,7 @@ from lightning_noisy.data import NoisyImageDataModule
 from lightning_noisy.data.loading import world
 from lightning_noisy.hub.trained_model import TrainedModel
 from lightning_noisy.inference import parts
+from lightning_noisy.inference.facts import FACTS_SCHEMA, facts_arrays, read_facts
 from lightning_noisy.inference.images import AllImages
 from lightning_noisy.inference.predicting import EveryImage, predict
 
@@ -85,7 +89,19 @@ class _LookByModels:
         for fold in range(max(self.folds, 1)):
             finished = fold_files.images_of_finished(directory, fold)
             total += self._look_at(fold_of, fold, directory) if finished is None else finished
-        return Look(total)
+        return Look(total, self._issues(directory) if self.trainer.is_global_zero else None)
+
+    def _issues(self, directory: Path) -> pa.Table:
+        """What the pictures themselves tell; without features."""
+        positions = np.flatnonzero(parts.positions_done(directory, len(self.images)))
+        splits = self.images.splits
+        labels = np.concatenate([part.noisy_labels for part in splits.values()])[positions]
+        split_of = np.repeat([SPLITS.index(split) for split in splits], [len(part) for part in splits.values()])[
+            positions
+        ]
+        pictures = Pictures(facts_arrays(read_facts(directory)), labels, split_of)
+        duplicates = find_duplicates(pictures.facts)
+        return issue_columns(pictures, duplicates).append_column("position", pa.array(positions))
 
     def _look_at(self, fold_of: np.ndarray, fold: int, directory: Path) -> int:
         model = self.trained
@@ -94,7 +110,7 @@ class _LookByModels:
         # Of its own, so that the user's is not bound to the trainer of an audit.
         own = self.datamodule.with_splits(self.images.splits)
         data = EveryImage(own, self.images, fold_of == fold, directory)
-        schema = part_schema(self.probabilities)
+        schema = pa.schema([*part_schema(self.probabilities), *FACTS_SCHEMA])
         predict(self.trainer, AuditModule(model, self.probabilities), data, schema)
         if not self.trainer.is_global_zero:
             return 0

@@ -3,19 +3,22 @@
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
 import numpy as np
+import pyarrow as pa
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor, nn
 
+from lightning_noisy.audit.issues.duplicates import find_duplicates
+from lightning_noisy.audit.issues.finding import NO_LABEL, SPLITS, Pictures, is_in_conflict, issue_columns
 from lightning_noisy.audit.label_audit import LabelAudit
-from lightning_noisy.audit.posterior import score_posterior
+from lightning_noisy.audit.posterior import score_posterior, share_evidence
 from lightning_noisy.audit.ranking import part_schema
 from lightning_noisy.audit.running import AuditRun, Look, images_to_audit, one_device
 from lightning_noisy.audit.summary import Share, wilson
@@ -24,7 +27,8 @@ from lightning_noisy.features import Features, extract_features
 from lightning_noisy.features.extract import build_frozen, features_key
 from lightning_noisy.features.neighbours import neighbour_shares
 from lightning_noisy.features.probe import FoldedProbe, choose_strength
-from lightning_noisy.inference.images import AllImages
+from lightning_noisy.inference.facts import facts_arrays
+from lightning_noisy.inference.images import AllImages, unique_over_splits
 from lightning_noisy.inference.parts import PartWriter
 from lightning_noisy.noise.latent import FittedNoise, fit_noise
 
@@ -101,13 +105,16 @@ def audit_by_features(
 
 def judge_by_probe(
     features: Tensor, noisy_labels: Tensor, num_classes: int, folds: int = FOLDS, seed: int = 0,
-    device: torch.device | str = "cpu",
+    device: torch.device | str = "cpu", group: Tensor | None = None,
 ) -> ProbeJudgement:  # fmt: skip
     """How probable each given label is, from features alone.
 
     Two witnesses say what they expect without having seen an image's own label: a linear probe out of fold, and the
     nearest other images. The noise layer is fitted to both by maximum likelihood. Then the probe learns once more, from
     the posterior in the place of the labels, and the noise is fitted to that.
+
+    Images of the same picture are judged by a probe that has seen none of them, and are no neighbours of each other;
+    where their labels differ, each of these tells of the one class that the picture has.
 
     Args:
         features: (N, D).
@@ -116,20 +123,35 @@ def judge_by_probe(
         folds: Number of probes.
         seed: Draws the folds.
         device: Where to compute.
+        group: (N,) int64, the same number for images of the same picture, -1 of an image that is alone.
     """
+    group = torch.full_like(noisy_labels, -1) if group is None else group
+    picture = torch.where(group >= 0, group, len(group) + torch.arange(len(group)))
     splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
     fold_of = torch.empty(len(noisy_labels), dtype=torch.long)
     for fold, (_, rows) in enumerate(splitter.split(np.zeros(len(noisy_labels)), noisy_labels.numpy())):
         fold_of[torch.from_numpy(rows)] = fold
+    _, first_copy, of_picture = np.unique(picture.numpy(), return_index=True, return_inverse=True)
+    fold_of = fold_of[torch.from_numpy(first_copy[of_picture])]
     probe = FoldedProbe(features, fold_of, num_classes, device)
     first = choose_strength(probe, noisy_labels)
     k = min(NEIGHBOURS, max(len(features) // (4 * num_classes), 5))
-    shares = neighbour_shares(features, noisy_labels, num_classes, k, seed, device)
+    shares = neighbour_shares(features, noisy_labels, num_classes, k, seed, device, picture)
     similar = torch.logaddexp((k * shares).log(), first.log_probs) - math.log(k + 1)
     on_labels = fit_noise([first.log_probs, similar], noisy_labels)
     probe.fit(on_labels.posterior, first.strength)
     on_posterior = fit_noise([probe.out_of_fold(), similar], noisy_labels)
-    return ProbeJudgement(on_posterior, _errors(on_labels, on_posterior, first.log_probs, noisy_labels))
+    errors = _errors(on_labels, on_posterior, first.log_probs, noisy_labels)
+    return ProbeJudgement(_with_evidence_of_copies(on_posterior, noisy_labels, group), errors)
+
+
+def _with_evidence_of_copies(noise: FittedNoise, noisy_labels: Tensor, group: Tensor) -> FittedNoise:
+    """Labels that agree add nothing: who has copied the picture has copied its label."""
+    differ = torch.from_numpy(is_in_conflict(group.numpy(), noisy_labels.numpy()))
+    log_evidence = noise.transition_matrix.log()
+    in_conflict = group.masked_fill(~differ, -1)
+    posterior = share_evidence(noise.posterior, noise.clean_log_probs, log_evidence, noisy_labels, in_conflict)
+    return replace(noise, posterior=posterior)
 
 
 def _errors(on_labels: FittedNoise, on_posterior: FittedNoise, log_probs: Tensor, noisy_labels: Tensor) -> Share:
@@ -155,8 +177,12 @@ def _judge_all(
     in_order = len(rows) == len(features.values) and bool((np.diff(rows) == 1).all())
     values = features.values if in_order else features.values[torch.from_numpy(rows)]
     num_classes = datamodule.num_classes
+    rank_zero_info(f"Looking for duplicates among {len(features):,} images")
+    pictures = _pictures(features, datamodule)
+    duplicates = find_duplicates(pictures.facts, features.values, datamodule.seed, device)
+    group = torch.from_numpy(duplicates.group[rows])
     rank_zero_info(f"Judging {len(labels):,} labels by a linear probe in {folds} folds")
-    judged = judge_by_probe(values, labels, num_classes, folds, datamodule.seed, device)
+    judged = judge_by_probe(values, labels, num_classes, folds, datamodule.seed, device, group)
     scored = score_posterior(judged.noise.posterior, judged.noise.clean_log_probs, labels, ISSUE_BELOW)
     columns: dict[str, Any] = {"given_label": labels, **scored._asdict()}
     if probabilities:
@@ -168,7 +194,19 @@ def _judge_all(
         batch = {name: list(column) if column.ndim == 2 else column for name, column in batch.items()}
         writer.add({"position": positions[part], **batch, **images.columns(positions[part])})
     writer.flush()
-    return Look(len(positions), judged.errors)
+    issues = issue_columns(pictures, duplicates).take(pa.array(rows)).append_column("position", pa.array(positions))
+    return Look(len(positions), issues, judged.errors)
+
+
+def _pictures(features: Features, datamodule: NoisyImageDataModule) -> Pictures:
+    """All images that have features, those for testing too."""
+    splits = unique_over_splits(datamodule.splits)
+    labels, split_of = np.full(len(features), NO_LABEL), np.zeros(len(features), dtype=np.int64)
+    for split, part in splits.items():
+        rows = features.rows_of(part.ids)
+        labels[rows[rows >= 0]] = part.noisy_labels[rows >= 0]
+        split_of[rows[rows >= 0]] = SPLITS.index(split)
+    return Pictures(facts_arrays(features.facts), labels, split_of)
 
 
 def _positions_and_labels(features: Features, images: AllImages) -> tuple[np.ndarray, np.ndarray, Tensor]:

@@ -11,6 +11,7 @@ import pyarrow.dataset
 import pyarrow.parquet
 
 from lightning_noisy.audit.images import AuditImages
+from lightning_noisy.audit.issues.kinds import COLUMNS_SCHEMA
 from lightning_noisy.audit.source import images_of
 from lightning_noisy.audit.summary import SUMMARY_FILE, AuditSummary
 
@@ -31,21 +32,22 @@ RESULT_FILES = (AUDIT_FILE, PROBABILITIES_FILE, ISSUES_FILE, REPORT_FILE)
 READ_ROWS = 16_384
 """Rows of the table in memory at a time where only the first ones are wanted."""
 SCHEMA = pa.schema(
-    {
-        "id": pa.string(),
-        "path": pa.string(),
-        "split": pa.string(),
-        "row": pa.int64(),
-        "given_label": pa.int32(),
-        "given_class": pa.string(),
-        "suggested_label": pa.int32(),
-        "suggested_class": pa.string(),
-        "p_given": pa.float32(),
-        "p_suggested": pa.float32(),
-        "clean_probability": pa.float32(),
-        "is_issue": pa.bool_(),
-        "rank": pa.int64(),
-    }
+    [
+        pa.field("id", pa.string()),
+        pa.field("path", pa.string()),
+        pa.field("split", pa.string()),
+        pa.field("row", pa.int64()),
+        pa.field("given_label", pa.int32()),
+        pa.field("given_class", pa.string()),
+        pa.field("suggested_label", pa.int32()),
+        pa.field("suggested_class", pa.string()),
+        pa.field("p_given", pa.float32()),
+        pa.field("p_suggested", pa.float32()),
+        pa.field("clean_probability", pa.float32()),
+        pa.field("is_issue", pa.bool_()),
+        pa.field("rank", pa.int64()),
+        *COLUMNS_SCHEMA,
+    ]
 )
 """``row`` is the image's place in its split; ``path`` is null where the image has no file of its own; ``rank`` is 1
 for the most suspicious image."""

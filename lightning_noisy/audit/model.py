@@ -96,11 +96,11 @@ class AuditModule(L.LightningModule):
         return backbones.resolve_data_config(self.network)
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        """Images, given labels (B,) and positions (B,) -> columns of the audit, each (B,), on the CPU."""
-        images, noisy_labels, positions = batch
+        """Images, given labels (B,), positions (B,) and facts -> columns of the audit, on the CPU."""
+        images, noisy_labels, positions, facts = batch
         logits = backbones.clean_logits(self.network, images).float()
         scored = score_labels(logits, noisy_labels, self.log_evidence)
-        columns = {"position": positions, "given_label": noisy_labels, **scored._asdict()}
+        columns = {"position": positions, "given_label": noisy_labels, **scored._asdict(), **facts}
         if self.with_probabilities:
             columns["probabilities"] = label_posterior(logits, noisy_labels, self.log_evidence)
         found = {name: values.cpu().numpy() for name, values in columns.items()}

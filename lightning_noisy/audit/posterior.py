@@ -103,6 +103,31 @@ def score_posterior(
     )
 
 
+def share_evidence(
+    posterior: Tensor, clean_log_probs: Tensor, log_evidence: Tensor, noisy_labels: Tensor, group: Tensor
+) -> Tensor:
+    """(B, K): the posterior where the same picture is there several times; of an image that is alone it stays.
+
+    The picture has one true class, of which each of its labels tells: ``P(j | x, all labels) ∝ p_j(x) Π_i T[j, y_i]``,
+    with ``log p_j`` the mean of what was said of its copies.
+
+    Args:
+        posterior: (B, K) ``P(clean = j | x, noisy = y)``.
+        clean_log_probs: (B, K) ``log p_j(x)``.
+        log_evidence: (K, K) ``log T``.
+        noisy_labels: (B,) integers in [0, K).
+        group: (B,) int64, the group of the same picture; -1 of an image whose posterior stays.
+    """
+    members = torch.nonzero(group >= 0).squeeze(1)
+    if not len(members):
+        return posterior
+    _, of_member, sizes = group[members].unique(return_inverse=True, return_counts=True)
+    shape = (len(sizes), posterior.shape[1])
+    said = torch.zeros(shape).index_add_(0, of_member, clean_log_probs[members]) / sizes[:, None]
+    told = torch.zeros(shape).index_add_(0, of_member, log_evidence.T[noisy_labels[members]])
+    return posterior.index_copy(0, members, (said + told).softmax(dim=1)[of_member])
+
+
 def _of_label(values: Tensor, labels: Tensor) -> Tensor:
     return values.gather(1, labels[:, None]).squeeze(1)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
 
+from lightning_noisy.audit.issues.kinds import ISSUES_SCHEMA, LABEL_KIND
 from lightning_noisy.audit.label_audit import AUDIT_FILE, PROBABILITIES_FILE
 from lightning_noisy.audit.summary import Agreement, LabelSums
 from lightning_noisy.inference.parts import FOLDER, part_files
@@ -42,7 +43,13 @@ def part_schema(with_probabilities: bool) -> pa.Schema:
     return PART_SCHEMA.append(PROBABILITIES) if with_probabilities else PART_SCHEMA
 
 
-def write_ranking(directory: Path, class_names: Sequence[str], total: int, with_probabilities: bool) -> None:
+def write_ranking(
+    directory: Path,
+    class_names: Sequence[str],
+    total: int,
+    with_probabilities: bool,
+    issues: pa.Table | None = None,
+) -> None:
     """Writes ``audit.parquet``, and ``probabilities.parquet`` where that was asked for.
 
     The image whose given label is least likely comes first; ties keep the order of the data.
@@ -52,20 +59,25 @@ def write_ranking(directory: Path, class_names: Sequence[str], total: int, with_
         class_names: The K names.
         total: How many images there must be.
         with_probabilities: Whether the parts hold the posterior of all classes.
+        issues: By ``position`` what is known of each image beside its label; without it these columns are null.
 
     Raises:
         ValueError: If rows are missing or there twice, or there is no room to sort.
     """
     with _connection(directory) as connection:
         _check_rows(connection, directory, total)
+        no_issues = pa.schema([pa.field("position", pa.int64()), *ISSUES_SCHEMA]).empty_table()
+        connection.register("issues", no_issues if issues is None else issues)
         names = {"label": pa.array(range(len(class_names)), pa.int32()), "name": list(class_names)}
         connection.register("classes", pa.table(names))
         connection.execute("SET VARIABLE names = (SELECT list(name ORDER BY label) FROM classes)")
-        select = """
+        others = ", ".join(ISSUES_SCHEMA.names)
+        select = f"""
             SELECT id, path, split, row, given_label, getvariable('names')[given_label + 1] AS given_class,
                    suggested_label, getvariable('names')[suggested_label + 1] AS suggested_class,
-                   p_given, p_suggested, clean_probability, is_issue, row_number() OVER () AS rank
-            FROM (SELECT * FROM parts ORDER BY p_given, position)
+                   p_given, p_suggested, clean_probability, is_issue, row_number() OVER () AS rank,
+                   is_issue AS is_{LABEL_KIND}, p_given AS {LABEL_KIND}_score, {others}
+            FROM (SELECT * FROM parts LEFT JOIN issues USING (position) ORDER BY p_given, position)
         """
         _copy(connection, select, directory / AUDIT_FILE)
         if with_probabilities:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 import lightning.pytorch as L
+import pyarrow as pa
 
 from lightning_noisy.audit.issues_csv import write_issues
 from lightning_noisy.audit.label_audit import RESULT_FILES, LabelAudit
@@ -27,10 +28,13 @@ class Look:
 
     Args:
         images: How many images are in the parts.
+        issues: A row for each, :data:`~lightning_noisy.audit.issues.kinds.ISSUES_SCHEMA` and ``position``; ``None`` in
+            a process that has not looked.
         errors: The share of wrong labels, where it is known better than from the parts.
     """
 
     images: int
+    issues: pa.Table | None = None
     errors: Share | None = None
 
 
@@ -92,7 +96,7 @@ class AuditRun:
     def _finish(self, directory: Path, look: Look) -> None:
         """From the parts to the files that stay."""
         names = self.datamodule.class_names
-        write_ranking(directory, names, look.images, self.probabilities)
+        write_ranking(directory, names, look.images, self.probabilities, look.issues)
         agrees = agreement(directory, len(names), is_out_of_sample=self.folds > 0)
         write_issues(directory)
         summary = summarise(

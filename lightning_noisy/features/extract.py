@@ -22,6 +22,7 @@ from lightning_noisy.backbones.fingerprint import add_weights
 from lightning_noisy.data.datamodule import NoisyImageDataModule
 from lightning_noisy.features.table import FILES, INFO_FILE, Features, read_features, write_features
 from lightning_noisy.inference import parts
+from lightning_noisy.inference.facts import FACTS_SCHEMA, read_facts
 from lightning_noisy.inference.images import AllImages, unique_over_splits
 from lightning_noisy.inference.parts import PartWriter
 from lightning_noisy.inference.predicting import EveryImage, check_none_is_missing, predict
@@ -44,15 +45,16 @@ class FeatureModule(L.LightningModule):
         return backbones.resolve_data_config(self.extractor.model)
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        """Images and positions (B,) -> the columns ``position`` and ``features`` (B, D) float16, on the CPU."""
-        images, _, positions = batch
+        """Images, positions (B,) and facts -> the columns ``position``, ``features`` (B, D) float16, and facts."""
+        images, _, positions, facts = batch
         features = self.extractor(images).float()
         if not bool(features.half().isfinite().all()):
             raise ValueError(
                 "Expected the backbone to give features within the range of half precision, but got NaN, infinity or "
                 f"{float(features.abs().max()):.3g}. Look at its weights, or take `trainer.precision` 32-true."
             )
-        return {"position": positions.cpu().numpy(), "features": features.half().cpu().numpy()}
+        columns = {"position": positions, "features": features.half(), **facts}
+        return {name: values.cpu().numpy() for name, values in columns.items()}
 
 
 def extract_features(
@@ -129,9 +131,9 @@ def extract_within_fit(
         device = next(module.parameters()).device
         with torch.inference_mode(), trainer.precision_plugin.forward_context():
             for batch in track(data.predict_dataloader(), "Looking at all images once", disable=hidden):
-                pixels, labels, positions = batch
-                found = module.predict_step((pixels.to(device), labels, positions), 0)
-                writer.add({"position": found["position"], "features": list(found["features"])})
+                pixels, *others = batch
+                found = module.predict_step((pixels.to(device), *others), 0)
+                writer.add({name: list(values) if values.ndim == 2 else values for name, values in found.items()})
         writer.flush()
         trainer.strategy.barrier()
         if trainer.is_global_zero:
@@ -145,7 +147,8 @@ def extract_within_fit(
 
 
 def _schema(size: int) -> pa.Schema:
-    return pa.schema({"position": pa.int64(), "features": pa.list_(pa.float16(), size)})
+    own = [pa.field("position", pa.int64()), pa.field("features", pa.list_(pa.float16(), size))]
+    return pa.schema([*own, *FACTS_SCHEMA])
 
 
 def build_frozen(backbone: str | nn.Module, datamodule: NoisyImageDataModule, pretrained: bool = True) -> nn.Module:
@@ -222,11 +225,12 @@ def _assemble(directory: Path, images: AllImages, size: int, info: dict[str, Any
     row_of = np.full(len(images), -1)
     row_of[positions] = np.arange(len(positions))
     ids = pa.concat_arrays([part.ids for part in images.splits.values()]).take(pa.array(positions))
-    write_features(directory, ids, size, _read_parts(directory, row_of, size), info)
+    rows = read_facts(directory).add_column(0, "id", ids)
+    write_features(directory, rows, size, _read_parts(directory, row_of, size), info)
 
 
 def _read_parts(directory: Path, row_of: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for path in parts.part_files(directory):
-        table = pyarrow.parquet.read_table(path)
+        table = pyarrow.parquet.read_table(path, columns=["position", "features"])
         values = table["features"].combine_chunks().flatten().to_numpy().reshape(-1, size)
         yield row_of[table["position"].to_numpy()], values

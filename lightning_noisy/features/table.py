@@ -15,6 +15,7 @@ import pyarrow.parquet
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from lightning_noisy.inference.facts import FACTS_SCHEMA
 from lightning_noisy.whole_files import put_in_place, write_table, write_text
 
 FEATURES_FILE = "features.safetensors"
@@ -23,8 +24,8 @@ INFO_FILE = "features.json"
 FILES = (INFO_FILE, FEATURES_FILE, IMAGES_FILE)
 """The first is written last: it says that the others are whole."""
 TENSOR = "features"
-FORMAT_VERSION = 1
-IMAGES_SCHEMA = pa.schema({"id": pa.string()})
+FORMAT_VERSION = 2
+IMAGES_SCHEMA = pa.schema([pa.field("id", pa.string()), *FACTS_SCHEMA])
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,14 @@ class Features:
     Args:
         values: (N, D) float16, mapped from its file: only what is looked at is read.
         ids: The N ids of the images.
+        facts: N rows of :data:`~lightning_noisy.inference.facts.FACTS_SCHEMA`, what the pictures themselves tell.
         info: What they were made by: ``backbone``, ``data_config``, ``precision``, and ``key``, which changes with all
             that the features depend on.
     """
 
     values: Tensor
     ids: pa.StringArray
+    facts: pa.Table
     info: dict[str, Any]
 
     def __len__(self) -> int:
@@ -76,12 +79,12 @@ def read_features(directory: str | Path) -> Features:
             f"Expected {str(directory)!r} to hold features, but they can't be read ({error}). Remove the folder, and "
             "make them again."
         ) from error
-    return Features(values, images["id"].combine_chunks(), info)
+    return Features(values, images["id"].combine_chunks(), images.drop_columns(["id"]), info)
 
 
 def write_features(
     directory: Path,
-    ids: pa.StringArray,
+    images: pa.Table,
     size: int,
     parts: Iterable[tuple[np.ndarray, np.ndarray]],
     info: dict[str, Any],
@@ -90,18 +93,18 @@ def write_features(
 
     Args:
         directory: Its folder.
-        ids: Of the N images.
+        images: N rows, the id and the facts of each image.
         size: Number of features ``D``.
         parts: Rows (M,) and their features (M, D) float16, each row once.
         info: As of :class:`Features`.
     """
     with put_in_place(directory / FEATURES_FILE) as temporary:
-        values = _new_tensor_file(temporary, (len(ids), size))
+        values = _new_tensor_file(temporary, (len(images), size))
         for rows, part in parts:
             values[rows] = part
         values.flush()
         del values
-    write_table(directory / IMAGES_FILE, pa.table({"id": ids}, schema=IMAGES_SCHEMA))
+    write_table(directory / IMAGES_FILE, images.cast(IMAGES_SCHEMA))
     write_text(directory / INFO_FILE, json.dumps({"format_version": FORMAT_VERSION, **info}, indent=1))
 
 

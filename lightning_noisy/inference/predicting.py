@@ -12,12 +12,13 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from lightning_noisy.data.datamodule import NoisyImageDataModule
 from lightning_noisy.data.loading import Transform, world
+from lightning_noisy.inference.facts import image_facts
 from lightning_noisy.inference.images import AllImages
 from lightning_noisy.inference.parts import PartWriter, positions_done
 
 
 class EveryImage(L.LightningDataModule):
-    """Hands out the images that are in no part yet, not augmented, as the network wants them.
+    """Hands out the images that are in no part yet, not augmented, as the network wants them, and the facts of each.
 
     Args:
         datamodule: Where they come from.
@@ -151,7 +152,7 @@ def check_none_is_missing(data: EveryImage) -> None:
         )
 
 
-class _Dataset(Dataset[tuple[Tensor, int, int]]):
+class _Dataset(Dataset[tuple[Tensor, int, int, dict[str, Any]]]):
     def __init__(self, images: AllImages, positions: np.ndarray, transform: Transform) -> None:
         self.images = images
         self.positions = positions
@@ -160,15 +161,17 @@ class _Dataset(Dataset[tuple[Tensor, int, int]]):
     def __len__(self) -> int:
         return len(self.positions)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, int, int, dict[str, Any]]:
         position = int(self.positions[index])
         split, row = self.images.place(position)
         images = self.images.splits[split]
         try:
-            pixels = self.transform(images.read(row))
+            image = images.read(row)
+            facts = image_facts(image)
+            pixels = self.transform(image)
         except OSError as error:
             raise ValueError(
                 f"The image {images.ids[row].as_py()!r} can't be read any more ({error}). Put it back, or leave it out "
                 "by `on_broken: skip`, and run the same again: what was looked at is kept."
             ) from error
-        return pixels, int(images.noisy_labels[row]), position
+        return pixels, int(images.noisy_labels[row]), position, facts

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
+from lightning_noisy.audit.issues.kinds import COLUMNS_SCHEMA
 from lightning_noisy.audit.label_audit import AUDIT_FILE, SCHEMA, LabelAudit
 from lightning_noisy.audit.source import describe_source
 from lightning_noisy.audit.summary import LabelSums, summarise
@@ -27,7 +28,11 @@ def make_audit(directory, splits, suggested, p_given, source=None, row_group_siz
     names = next(iter(splits.values())).class_names
     tables = [_table(split, images, suggested[split], p_given[split]) for split, images in splits.items()]
     table = pa.concat_tables(tables).sort_by("p_given")
-    table = table.append_column("rank", pa.array(range(1, len(table) + 1), pa.int64())).select(SCHEMA.names)
+    table = table.append_column("rank", pa.array(range(1, len(table) + 1), pa.int64()))
+    for name in COLUMNS_SCHEMA.names:  # nothing is known beside the labels
+        values = {"is_label_issue": table["is_issue"], "label_issue_score": table["p_given"]}.get(name)
+        table = table.append_column(name, pa.nulls(len(table), SCHEMA.field(name).type) if values is None else values)
+    table = table.select(SCHEMA.names)
     pyarrow.parquet.write_table(table.cast(SCHEMA), directory / AUDIT_FILE, row_group_size=row_group_size)
     flagged, likeliest = (np.zeros((len(names), len(names)), dtype=np.int64) for _ in range(2))
     pair = (table["suggested_label"].to_numpy(), table["given_label"].to_numpy())

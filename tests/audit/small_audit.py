@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from lightning_noisy.audit.images import AuditImages
+from lightning_noisy.audit.issues.kinds import COLUMNS_SCHEMA
 from lightning_noisy.audit.label_audit import AUDIT_FILE, SCHEMA, LabelAudit
 from lightning_noisy.audit.summary import LabelSums, summarise
 from lightning_noisy.data.stores import ArrayStore
@@ -48,7 +49,9 @@ def write_audit(
         "rank": np.arange(1, images + 1),
     }
     directory.mkdir(parents=True, exist_ok=True)
-    table = pa.table(columns, schema=SCHEMA)
+    columns |= {"is_label_issue": flagged, "label_issue_score": columns["p_given"]}
+    others = {name: pa.nulls(images) for name in COLUMNS_SCHEMA.names if name not in columns}
+    table = pa.table({**columns, **others}).select(SCHEMA.names).cast(SCHEMA)
     pyarrow.parquet.write_table(table, directory / AUDIT_FILE, row_group_size=row_group_size)
     likeliest, issues = np.zeros((2, len(names), len(names)), dtype=int)
     np.add.at(likeliest, (suggested, given), 1)

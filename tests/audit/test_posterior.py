@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_noisy.audit.posterior import ISSUE_BELOW, label_evidence, score_labels
+from lightning_noisy.audit.posterior import ISSUE_BELOW, label_evidence, score_labels, share_evidence
 
 
 def formula(logits, labels, counts):
@@ -92,3 +92,17 @@ def test_no_images():
 def test_what_does_not_fit_together_is_said(logits, labels, evidence, said):
     with pytest.raises(ValueError, match=said):
         score_labels(logits, labels, evidence)
+
+
+def test_the_labels_of_one_picture_tell_of_one_class():
+    generator = np.random.default_rng(0)
+    log_probs = torch.from_numpy(np.log(generator.dirichlet(np.ones(3), 6))).float()
+    matrix = torch.tensor([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.1, 0.3, 0.6]])
+    labels = torch.tensor([0, 0, 1, 2, 1, 0])
+    own = (log_probs + matrix.log().T[labels]).softmax(dim=1)
+    shared = share_evidence(own, log_probs, matrix.log(), labels, torch.tensor([5, -1, 5, -1, 5, -1]))
+    torch.testing.assert_close(shared[[1, 3, 5]], own[[1, 3, 5]])
+    mean = log_probs.double().numpy()[[0, 2, 4]].mean(axis=0)
+    joint = np.exp(mean) * matrix.double().numpy()[:, 0] * matrix.double().numpy()[:, 1] ** 2
+    for row in (0, 2, 4):
+        np.testing.assert_allclose(shared[row].numpy(), joint / joint.sum(), rtol=1e-5)

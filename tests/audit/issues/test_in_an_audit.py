@@ -1,0 +1,70 @@
+"""What audits say of a scrape with duplicates."""
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_noisy import NoisyImageClassifier
+from lightning_noisy.audit.auditing import audit_labels
+from lightning_noisy.audit.by_features import audit_by_features
+
+from ..scrape import shape, write_scrape
+from ..small import SmallNetwork, trainer
+
+COPIES = [
+    ("copy of red0.png", shape("red", 0), "blue", "train"),  # of a training image, under another label
+    ("small red1.jpg", shape("red", 1).resize((28, 26)), "red", "train"),
+    ("leaked.png", shape("green", 1005), "green", "train"),  # of a test image
+    ("held out.png", shape("blue", 2000), "green", "val"),
+]
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(768, 128), nn.ReLU(), nn.Linear(128, 3))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_scrape(tmp_path_factory.mktemp("scrape"), COPIES)
+
+
+@pytest.fixture(scope="module")
+def by_features(network, data, tmp_path_factory):
+    return audit_by_features(network, data, tmp_path_factory.mktemp("runs") / "a", trainer=trainer())
+
+
+def rows_of(audit):
+    return {row["id"]: row for row in audit.table.to_pylist()}
+
+
+@pytest.mark.parametrize("way", ["features", "checkpoint"])
+def test_duplicates_are_named_with_their_splits_and_their_labels(way, by_features, data, tmp_path):
+    model = NoisyImageClassifier(SmallNetwork(3), 3, data.class_names)
+    audit = by_features if way == "features" else audit_labels(model, data, tmp_path / "a", trainer=trainer())
+    rows = rows_of(audit)
+    pairs = [("red0.png", "copy of red0.png"), ("red1.png", "small red1.jpg"), ("blue0.png", "held out.png")]
+    for one, other in pairs:
+        assert rows[one]["near_duplicate_group"] == rows[other]["near_duplicate_group"] is not None
+    assert {name for name, row in rows.items() if row["is_conflicting_duplicate"]} == {*pairs[0], *pairs[2]}
+    assert {name for name, row in rows.items() if row["is_exact_duplicate"]} >= {*pairs[0], *pairs[2]}
+    assert rows["small red1.jpg"]["is_near_duplicate"] and not rows["small red1.jpg"]["is_exact_duplicate"]
+    assert rows["held out.png"]["near_duplicate_splits"] == "train, val"
+    assert rows["red0.png"]["near_duplicate_splits"] == "train"
+    assert rows["red2.png"]["near_duplicate_group"] is rows["red2.png"]["near_duplicate_splits"] is None
+    if way == "features":  # which has looked at the images for testing too
+        assert rows["leaked.png"]["near_duplicate_splits"] == "train, test"
+    duplicates = sum(row["is_near_duplicate"] for row in rows.values())
+    assert duplicates == (7 if way == "features" else 6)
+    for row in rows.values():
+        assert row["is_label_issue"] == row["is_issue"]
+        assert row["label_issue_score"] == row["p_given"]
+
+
+def test_a_copy_under_another_label_is_certain_evidence(by_features):
+    rows = rows_of(by_features)
+    for right, wrong in (("red0.png", "copy of red0.png"), ("blue0.png", "held out.png")):
+        assert rows[wrong]["is_issue"]
+        assert rows[wrong]["suggested_class"] == rows[right]["given_class"]
+        assert rows[right]["p_given"] == pytest.approx(rows[wrong]["p_suggested"], abs=1e-6)
