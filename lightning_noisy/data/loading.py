@@ -14,8 +14,17 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, get_worker
 from lightning_noisy.data.table import UNKNOWN, ImageBatch, LabelledImages
 
 Transform = Callable[[Image.Image], Tensor]
-Sample = tuple[Tensor, int, int, str]
-WeightedSample = tuple[Tensor, int, int, str, float]
+
+
+class Sample(NamedTuple):
+    """One image of a batch: (C, H, W), its labels, its id, and what :class:`ImageBatch` says of the others."""
+
+    pixels: Tensor
+    noisy_label: int
+    clean_label: int
+    id: str
+    weight: float | None = None
+    soft_label: Tensor | None = None
 
 
 class Filler(NamedTuple):
@@ -24,7 +33,7 @@ class Filler(NamedTuple):
     row: int
 
 
-class ImageDataset(Dataset[Sample | WeightedSample]):
+class ImageDataset(Dataset[Sample]):
     """Reads and transforms the images of one split.
 
     An item is asked for by its index, or by ``(epoch, index)`` where the transform is random: then the draws depend on
@@ -44,10 +53,9 @@ class ImageDataset(Dataset[Sample | WeightedSample]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, key: int | tuple[int, int] | Filler) -> Sample | WeightedSample:
+    def __getitem__(self, key: int | tuple[int, int] | Filler) -> Sample:
         if isinstance(key, Filler):
-            pixels, _, _, name, *_ = self[key.row]
-            return self._sample(pixels, UNKNOWN, UNKNOWN, name, key.row)
+            return self[key.row]._replace(noisy_label=UNKNOWN, clean_label=UNKNOWN)
         if isinstance(key, tuple):
             epoch, index = key
             with draws_seeded_by(self.seed, epoch, index):
@@ -56,26 +64,24 @@ class ImageDataset(Dataset[Sample | WeightedSample]):
             index = key
             pixels = self._read(index)
         images = self.images
-        labels = int(images.noisy_labels[index]), int(images.clean_labels[index])
-        return self._sample(pixels, *labels, images.ids[index].as_py(), index)
+        return Sample(
+            pixels,
+            int(images.noisy_labels[index]),
+            int(images.clean_labels[index]),
+            images.ids[index].as_py(),
+            None if images.weights is None else float(images.weights[index]),
+            None if images.soft_labels is None else torch.from_numpy(images.soft_labels[index].astype(np.float32)),
+        )
 
     def _read(self, index: int) -> Tensor:
         return self.transform(self.images.read(index))
 
-    def _sample(
-        self, pixels: Tensor, noisy_label: int, clean_label: int, name: str, index: int
-    ) -> Sample | WeightedSample:
-        weights = self.images.weights
-        if weights is None:
-            return pixels, noisy_label, clean_label, name
-        return pixels, noisy_label, clean_label, name, float(weights[index])
-
-    def __getitems__(self, keys: list[Any]) -> list[Sample | WeightedSample]:
+    def __getitems__(self, keys: list[Any]) -> list[Sample]:
         """The samples of a batch, as :class:`~torch.utils.data.DataLoader` asks for them."""
         with _random_state_kept():  # once for all of them: it takes a tenth of the time to read a small image
             return [self[key] for key in keys]
 
-    def collate(self, samples: Sequence[Sample | WeightedSample]) -> ImageBatch:
+    def collate(self, samples: Sequence[Sample]) -> ImageBatch:
         """Samples -> one batch."""
         return collate(samples, self.images.has_clean_labels)
 
@@ -103,15 +109,16 @@ def _no_transform(image: Image.Image) -> Tensor:
     raise AssertionError("the images of features are not read")
 
 
-def collate(samples: Sequence[Sample | WeightedSample], has_clean_labels: bool) -> ImageBatch:
+def collate(samples: Sequence[Sample], has_clean_labels: bool) -> ImageBatch:
     """Samples -> one batch, without clean labels where none of the split is known."""
-    pixels, noisy_labels, clean_labels, ids, *weights = zip(*samples, strict=True)
+    pixels, noisy_labels, clean_labels, ids, weights, soft_labels = zip(*samples, strict=True)
     return ImageBatch(
         images=torch.stack(pixels),
         noisy_labels=torch.tensor(noisy_labels),
         clean_labels=torch.tensor(clean_labels) if has_clean_labels else None,
         ids=list(ids),
-        weights=torch.tensor(weights[0]) if weights else None,
+        weights=None if weights[0] is None else torch.tensor(weights),
+        soft_labels=None if soft_labels[0] is None else torch.stack(soft_labels),
     )
 
 

@@ -175,9 +175,9 @@ class StreamedImages(IterableDataset[Sample | StreamError]):
             return
         try:
             for position, row in enumerate(islice(self._shuffled_rows(worker, epoch, start), end - start), start):
-                pixels, noisy_label, clean_label, name = self._sample(row, epoch)
+                sample = self._sample(row, epoch)
                 is_filler = position >= own
-                yield pixels, UNKNOWN if is_filler else noisy_label, UNKNOWN if is_filler else clean_label, name
+                yield sample._replace(noisy_label=UNKNOWN, clean_label=UNKNOWN) if is_filler else sample
         except StreamError as error:
             yield error  # raised in a worker, it would come with the worker's traceback for a message
 
@@ -248,7 +248,8 @@ class StreamedImages(IterableDataset[Sample | StreamError]):
             return self._broken(place, epoch, error)
         pixels = self._transformed(image, epoch, int(self.first_rows[row.shard]) + row.number)
         name = None if layout.id is None else layout.id.of(row.content)
-        return pixels, noisy_label, noisy_label if self.is_clean else clean, place if name is None else str(name)
+        clean = noisy_label if self.is_clean else clean
+        return Sample(pixels, noisy_label, clean, place if name is None else str(name))
 
     def _transformed(self, image: Image.Image, epoch: int, index: int) -> Tensor:
         if not self.is_random:
@@ -257,7 +258,7 @@ class StreamedImages(IterableDataset[Sample | StreamError]):
             return self.transform(image)
 
     def _blank(self, name: str, epoch: int) -> Sample:
-        return self._transformed(Image.new("RGB", (64, 64)), epoch, 0), UNKNOWN, UNKNOWN, name
+        return Sample(self._transformed(Image.new("RGB", (64, 64)), epoch, 0), UNKNOWN, UNKNOWN, name)
 
     def _broken(self, place: str, epoch: int, error: Exception) -> Sample:
         why = str(error).partition(" <_io")[0].rstrip(".")  # Pillow names the bytes by where they lie in memory

@@ -44,6 +44,7 @@ class LabelledImages:
         store: Reads the images.
         rows: (N,) int64, the store's row of each image.
         weights: (N,) float32, what each image weighs in the training loss; ``None`` is one.
+        soft_labels: (N, K), what is trained on in the place of the given labels; rows sum to one.
     """
 
     ids: pa.StringArray
@@ -53,6 +54,7 @@ class LabelledImages:
     store: ImageStore
     rows: np.ndarray
     weights: np.ndarray | None = None
+    soft_labels: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.noisy_labels)
@@ -78,6 +80,7 @@ class LabelledImages:
             clean_labels=self.clean_labels[indices],
             rows=self.rows[indices],
             weights=None if self.weights is None else self.weights[indices],
+            soft_labels=None if self.soft_labels is None else self.soft_labels[indices],
         )
 
     @property
@@ -96,6 +99,7 @@ class ImageBatch:
         clean_labels: (B,) int64, -1 where unknown; ``None`` where the split has none.
         ids: B strings.
         weights: (B,) float32, what each image weighs in the training loss; ``None`` where the data have no weights.
+        soft_labels: (B, K) float32, what to train on in the place of ``noisy_labels``; ``None`` where that is those.
     """
 
     images: Tensor
@@ -103,6 +107,7 @@ class ImageBatch:
     clean_labels: Tensor | None
     ids: list[str]
     weights: Tensor | None = None
+    soft_labels: Tensor | None = None
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter((self.images, self.noisy_labels))
@@ -125,6 +130,7 @@ class ImageBatch:
             None if self.clean_labels is None else change(self.clean_labels),
             self.ids,
             None if self.weights is None else change(self.weights),
+            None if self.soft_labels is None else change(self.soft_labels),
         )
 
 

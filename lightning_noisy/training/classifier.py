@@ -201,7 +201,7 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
         batch = as_image_batch(batch)
         images, noisy_labels = batch
         weights = batch.weights
-        mixed_images, targets = self.mix(images, noisy_labels, weights)
+        mixed_images, targets = self.mix(images, noisy_labels, weights, batch.soft_labels)
         clean_logits = self._checked_logits(mixed_images)
         loss = self.noisy_loss(clean_logits, targets)
         # Images that only fill the batch, or weigh little, must not make the loss look small.

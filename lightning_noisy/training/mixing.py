@@ -27,15 +27,23 @@ class LabelMixing:
             mixers.append(v2.CutMix(alpha=cutmix, num_classes=num_classes))
         self.mixer = v2.RandomChoice(mixers) if mixers else None
 
-    def __call__(self, images: Tensor, noisy_labels: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self,
+        images: Tensor,
+        noisy_labels: Tensor,
+        weights: Tensor | None = None,
+        soft_labels: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """(B, C, H, W), integer labels (B,), weights (B,) -> images and labels, (B,) as they came or soft (B, K).
 
-        A soft label sums up to the image's weight, by which the loss and every count take it. That of an image
-        whose label is -1 is zero everywhere.
+        Where there are soft labels (B, K) they take the place of the integer ones. A soft label sums up to the image's
+        weight, by which the loss and every count take it. That of an image whose label is -1 is zero everywhere.
         """
-        if self.mixer is None and not self.label_smoothing and weights is None:
+        if self.mixer is None and not self.label_smoothing and weights is None and soft_labels is None:
             return images, noisy_labels
         soft = one_hot(noisy_labels, self.num_classes).float()
+        if soft_labels is not None:
+            soft = soft_labels * soft.sum(dim=1, keepdim=True)
         if weights is not None:
             soft = soft * weights[:, None]
         if self.mixer is not None:

@@ -177,7 +177,6 @@ def test_the_labels_of_a_filler_are_unknown(photos):
     data = NoisyImageDataModule(str(photos), image_size=16, noise="pair:0.5", num_workers=0)
     data.setup("fit")
     dataset = data._datasets["val"]
-    pixels, noisy_label, clean_label, name = dataset[Filler(1)]
-    expected = dataset[1]
-    assert torch.equal(pixels, expected[0]) and name == expected[3]
-    assert noisy_label == clean_label == -1
+    filler, expected = dataset[Filler(1)], dataset[1]
+    assert torch.equal(filler.pixels, expected.pixels) and filler.id == expected.id
+    assert filler.noisy_label == filler.clean_label == -1
