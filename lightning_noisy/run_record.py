@@ -13,7 +13,7 @@ from typing import Any
 RECORD_FILE = "noisy_training.json"
 CARD_TAG = "lightning-noisy"
 """By this tag a model card says that it was written from such a record."""
-PACKAGES = ("lightning-noisy", "torch", "timm", "transformers", "lightning", "datasets", "accelerate")
+PACKAGES = ("lightning-noisy", "torch", "timm", "transformers", "peft", "lightning", "datasets", "accelerate")
 
 
 @dataclass
@@ -24,6 +24,7 @@ class RunRecord:
         trainer: ``"lightning"`` or ``"transformers"``.
         base_model: The Hub repository whose weights the training started from.
         hyperparameters: By name.
+        adapter: ``kind``, ``rank`` and ``trained_parameters`` (head included) of a PEFT adapter; empty without.
         data: ``name``, ``hub_id``, ``train_images``, ``noise`` and ``label_noise_rate`` where they are known.
         metrics: By name; a name that ends in ``_noisy`` was measured against the given labels, ``_clean`` against
             checked ones.
@@ -39,6 +40,7 @@ class RunRecord:
     trainer: str = ""
     base_model: str | None = None
     hyperparameters: dict[str, Any] = field(default_factory=dict)
+    adapter: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     label_counts: list[list[int]] = field(default_factory=list)

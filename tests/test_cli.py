@@ -309,6 +309,7 @@ PUBLISHING_MISTAKES = {
     "no output": (["export", "--ckpt_path=nowhere", "--license=mit"], "output"),
     "an unknown option": (["push", "--ckpt_path=a", "--repo_id=b", "--licence=mit"], "licence"),
     "a repository": (["push", "--ckpt_path=a", "--repo_id=a b", "--license=mit", "--dry_run"], "`repo_id`.*'me/birds'"),
+    "an adapter": (["export", "--ckpt_path=a", "--output=out", "--adapter=both"], "adapter"),
     "metrics": (["export", "--ckpt_path=a", "--output=b", "--metrics={a: high}"], "metrics"),
 }
 

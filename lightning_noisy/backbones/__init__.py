@@ -4,8 +4,8 @@ from lightning_noisy.backbones.adapters import add_adapter
 from lightning_noisy.backbones.build import build_backbone, clean_logits, forward_options
 from lightning_noisy.backbones.data_config import DEFAULT_DATA_CONFIG, resolve_data_config
 from lightning_noisy.backbones.kinds import PROCESSOR, base_model_of, is_timm, is_transformers, timm_model_inside
-from lightning_noisy.backbones.peft_models import adapter_config, is_peft_model, merged_copy, unwrap_peft
-from lightning_noisy.backbones.saving import save_backbone
+from lightning_noisy.backbones.peft_models import adapter_config, is_peft_model, unwrap_peft
+from lightning_noisy.backbones.saving import save_backbone, save_config
 from lightning_noisy.backbones.spec import backbone_spec
 
 __all__ = [
@@ -21,9 +21,9 @@ __all__ = [
     "is_peft_model",
     "is_timm",
     "is_transformers",
-    "merged_copy",
     "resolve_data_config",
     "save_backbone",
+    "save_config",
     "timm_model_inside",
     "unwrap_peft",
 ]

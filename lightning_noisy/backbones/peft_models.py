@@ -18,7 +18,7 @@ _NOT_KEPT = (
 )
 """Of no use for building the adapter again; what names a module to import is never taken from a file."""
 
-_ONLY_AT_THE_START = {"init_lora_weights": True, "init_weights": True, "loftq_config": {}, "eva_config": None}
+ONLY_AT_THE_START = {"init_lora_weights": True, "init_weights": True, "loftq_config": {}, "eva_config": None}
 """How weights start, which come from the checkpoint where an adapter is built again."""
 
 
@@ -67,6 +67,26 @@ def adapter_config(model: Any) -> Any:
     return next(iter(configs.values())) if isinstance(configs, Mapping) and configs else None
 
 
+def note_adapter(part: Any, whole: Any, prefix: str) -> None:
+    """Notes on a part of an adapted model the config of the adapter, under the part's own names.
+
+    Args:
+        part: Such as the classifier in a model with a noise layer.
+        whole: What PEFT was put around.
+        prefix: Of the part's names in the whole, with its dot.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    [(name, config)] = whole.peft_config.items()
+    config = copy.deepcopy(config)
+    targets = config.target_modules
+    if isinstance(targets, str) or any(target.startswith(prefix) for target in targets or ()):
+        config.target_modules = [n for n, module in part.named_modules() if isinstance(module, BaseTunerLayer)]
+    if config.modules_to_save:
+        config.modules_to_save = [saved.removeprefix(prefix) for saved in config.modules_to_save]
+    part.peft_config = {name: config}
+
+
 def adapter_spec(model: Any) -> dict[str, Any] | None:
     """The adapter inside a classifier in primitives, from which :func:`build_adapter` makes the like; or ``None``."""
     config = adapter_config(model)
@@ -81,7 +101,7 @@ def build_adapter(model: nn.Module, spec: Mapping[str, Any]) -> Any:
     from peft import PeftConfig, get_peft_model
 
     options = {name: value for name, value in spec.items() if name not in _NOT_KEPT}
-    options |= {name: value for name, value in _ONLY_AT_THE_START.items() if name in options}
+    options |= {name: value for name, value in ONLY_AT_THE_START.items() if name in options}
     peft_type = options.pop("peft_type")
     config = PeftConfig.from_peft_type(peft_type=peft_type, **options)
     return get_peft_model(model, config).get_base_model()
@@ -114,11 +134,6 @@ def merged(model: nn.Module) -> nn.Module:
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     return model
-
-
-def merged_copy(model: nn.Module) -> nn.Module:
-    """As :func:`merged`, of a copy."""
-    return merged(copy.deepcopy(model))
 
 
 def _plain(value: Any) -> Any:

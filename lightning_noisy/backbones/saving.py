@@ -3,14 +3,29 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save_model
 from torch import nn
 
 from lightning_noisy.backbones.data_config import resolve_data_config
 from lightning_noisy.backbones.kinds import is_timm, is_transformers, timm_model_inside
-from lightning_noisy.backbones.timm_models import adopt_pretrained_cfg, save_timm
-from lightning_noisy.backbones.transformers_models import save_transformers
+from lightning_noisy.backbones.processor import save_processor
+from lightning_noisy.backbones.timm_models import adopt_pretrained_cfg, save_timm, save_timm_config
+from lightning_noisy.backbones.transformers_models import save_transformers, set_labels
+
+
+def save_config(model: Any, directory: Path, class_names: Sequence[str]) -> None:
+    """Writes what :func:`save_backbone` does of timm's or transformers' model, without weights: for an adapter.
+
+    The names of a wrapped timm model's weights are transformers' own, so that it is described as such.
+    """
+    if is_timm(model):
+        save_timm_config(model, directory, class_names, resolve_data_config(model))
+    else:
+        set_labels(model, len(class_names), class_names)
+        model.config.save_pretrained(directory)
+        save_processor(model, directory)
 
 
 def save_backbone(model: nn.Module, directory: str | Path, class_names: Sequence[str] | None = None) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import timm
 from timm.models import resolve_model_input_args
+from timm.models._hub import save_config_for_hf
 from torch import nn
 
 from lightning_noisy.backbones.kinds import BASE_MODEL
@@ -34,16 +35,28 @@ def build_timm(
 
 def save_timm(model: Any, directory: Path, class_names: Sequence[str] | None, data_config: Mapping[str, Any]) -> None:
     """``timm.models.save_for_hf`` as safetensors, in a form that transformers reads too."""
-    timm.models.save_for_hf(
-        model,
-        str(directory),
-        model_config={"label_names": list(class_names)} if class_names else None,
-        data_config=dict(data_config),
-        safe_serialization=True,
-    )
+    timm.models.save_for_hf(model, str(directory), **_config_options(class_names, data_config), safe_serialization=True)
+    _drop_num_classes(directory / "config.json")
+
+
+def save_timm_config(
+    model: Any, directory: Path, class_names: Sequence[str] | None, data_config: Mapping[str, Any]
+) -> None:
+    """The ``config.json`` of :func:`save_timm` alone."""
     path = directory / "config.json"
+    save_config_for_hf(model, str(path), **_config_options(class_names, data_config))
+    _drop_num_classes(path)
+
+
+def _config_options(class_names: Sequence[str] | None, data_config: Mapping[str, Any]) -> dict[str, Any]:
+    model_config = {"label_names": list(class_names)} if class_names else None
+    return {"model_config": model_config, "data_config": dict(data_config)}
+
+
+def _drop_num_classes(path: Path) -> None:
+    """Transformers would give it to the model twice; timm reads the one outside of ``model_args``."""
     config = json.loads(path.read_text(encoding="utf-8"))
-    config["model_args"].pop("num_classes", None)  # transformers gives it twice otherwise; timm reads the one outside
+    config["model_args"].pop("num_classes", None)
     path.write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 

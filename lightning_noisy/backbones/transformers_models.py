@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import timm
 from torch import nn
 
+from lightning_noisy.backbones import adapter_files
 from lightning_noisy.backbones.data_config import image_processor_config, transformers_data_config
 from lightning_noisy.backbones.kinds import BASE_MODEL, PROCESSOR
 from lightning_noisy.backbones.loading import errors_only, loading
@@ -77,6 +79,11 @@ def load_classifier(
     from transformers import AutoModelForImageClassification
 
     options = dict(options or {})
+    hub_options = {key: options[key] for key in HUB_OPTIONS if key in options}
+    if pretrained and (adapter := find_file(source, adapter_files.CONFIG_FILE, hub_options)) is not None:
+        spec = adapter_files.read_adapter(adapter)  # transformers would trust what it names
+        if find_file(source, "model.safetensors", hub_options) is None:
+            return _load_adapted(source, spec, adapter, config, options)
     with loading(f"hf:{name}", pretrained), errors_only():
         if pretrained:
             model = AutoModelForImageClassification.from_pretrained(
@@ -84,10 +91,56 @@ def load_classifier(
             )
         else:
             model = AutoModelForImageClassification.from_config(config)
-    setattr(model, PROCESSOR, read_processor(source, {key: options[key] for key in HUB_OPTIONS if key in options}))
+    setattr(model, PROCESSOR, read_processor(source, hub_options))
     if pretrained and not Path(source).is_dir():
         setattr(model, BASE_MODEL, name)
     return model
+
+
+def _load_adapted(
+    source: str, spec: Mapping[str, Any], adapter: str, config: Any, options: Mapping[str, Any]
+) -> nn.Module:
+    """A model that was saved as an adapter beside its base's name."""
+    base = adapter_files.base_of(spec, adapter)
+    hub_options = {key: options[key] for key in HUB_OPTIONS if key in options}
+    elsewhere = {key: value for key, value in options.items() if key not in ("revision", "subfolder")}
+    weights = find_file(source, adapter_files.WEIGHTS_FILE, hub_options)
+    if weights is None:
+        raise ValueError(f"Expected {adapter_files.WEIGHTS_FILE} beside {adapter!r}, but it is not there.")
+    if adapter_files.is_of_timm(weights, config):
+        model = _wrapped_timm(base, config)
+    else:
+        model = load_classifier(base, source_of(base), config, options=elsewhere)
+    adapter_files.load_adapter(model, spec, weights)
+    setattr(model, PROCESSOR, read_processor(source, hub_options))
+    return model
+
+
+def _wrapped_timm(name: str, config: Any) -> Any:
+    """A timm model in transformers' wrapper with timm's own loading, which fits weights to another image size."""
+    from transformers import AutoModelForImageClassification
+
+    with loading(f"timm:{name}", True), errors_only():
+        model: Any = AutoModelForImageClassification.from_config(config)
+        place = f"local-dir:{name}" if Path(name).is_dir() else f"hf-hub:{name}"
+        options = {"num_classes": config.num_labels, **(config.model_args or {})}
+        model.timm_model.load_state_dict(timm.create_model(place, pretrained=True, **options).state_dict())
+    setattr(model, BASE_MODEL, None if Path(name).is_dir() else name)
+    return model
+
+
+def find_file(source: str, name: str, options: Mapping[str, Any] | None = None) -> str | None:
+    """The path of a file of a repository, in the cache, or of a folder; ``None`` where there is none."""
+    from transformers.utils import cached_file
+
+    return cached_file(
+        source,
+        name,
+        **(options or {}),
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        _raise_exceptions_for_gated_repo=False,
+    )
 
 
 def set_labels(model: Any, num_classes: int, class_names: Sequence[str] | None) -> None:

@@ -13,6 +13,7 @@ from transformers.trainer_callback import ExportableState
 from transformers.utils import logging
 
 from lightning_noisy import backbones
+from lightning_noisy.backbones.adapter_files import describe_adapter
 from lightning_noisy.hf.arguments import check_arguments, check_columns
 from lightning_noisy.hf.following import (
     STATE_KEY,
@@ -83,6 +84,7 @@ class NoiseLayerCallback(TrainerCallback, ExportableState):
         keep_layer_with_adapter(kwargs.get("model"))  # before there is an optimizer
         if (model := _noisy_model(kwargs)) is not None:
             check_arguments(model, args)
+            _note_adapter(model)  # of weights that are not sharded yet
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -103,6 +105,7 @@ class NoiseLayerCallback(TrainerCallback, ExportableState):
         self._notice_learning(kwargs["optimizer"], model.noise_layer)
         self._notice_warmup(model, state)
         _take_processor(model, kwargs.get("processing_class"))
+        _note_adapter(model)
         record = model.run_record
         record.trainer = "transformers"
         record.hyperparameters = _hyperparameters(args)
@@ -249,6 +252,12 @@ class NoiseLayerCallback(TrainerCallback, ExportableState):
 
 def _noisy_model(kwargs: dict[str, Any]) -> NoisyForImageClassification | None:
     return noisy_model_inside(kwargs.get("model"))
+
+
+def _note_adapter(model: NoisyForImageClassification) -> None:
+    config = backbones.adapter_config(model) or backbones.adapter_config(model.backbone)
+    if config is not None:
+        model.run_record.adapter = {**describe_adapter(config, model.backbone), **model.run_record.adapter}
 
 
 def _group_with_others(optimizer: Any, noise_layer: nn.Module | None) -> dict[str, Any] | None:

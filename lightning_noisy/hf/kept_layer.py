@@ -10,6 +10,7 @@ from typing import Any
 from transformers.utils import logging
 
 from lightning_noisy.backbones import is_peft_model
+from lightning_noisy.backbones.fingerprint import frozen_fingerprint
 from lightning_noisy.hf.wrapping import noisy_model_inside
 from lightning_noisy.layer_groups import head_names
 from lightning_noisy.noise.files import CONFIG_FILE, WEIGHTS_FILE, load_noise_layer, save_noise_layer
@@ -20,8 +21,8 @@ logger = logging.get_logger(__name__)
 def keep_layer_with_adapter(model: Any) -> None:
     """Has a ``PeftModel`` around a noisy model train its noise layer, save it and load it; leaves others alone.
 
-    From then on ``save_pretrained`` writes ``noise_layer.safetensors`` and ``noise_config.json`` beside the adapter,
-    and ``load_adapter``, by which the Trainer resumes, reads them.
+    From then on ``save_pretrained`` writes ``noise_layer.safetensors``, ``noise_config.json`` and the model's
+    ``config.json`` beside the adapter, and ``load_adapter``, by which the Trainer resumes, reads the layer.
 
     Raises:
         ValueError: If the layer is among PEFT's ``modules_to_save``, which would copy it without its counts.
@@ -42,6 +43,7 @@ def keep_layer_with_adapter(model: Any) -> None:
             "The head of the model is frozen, as PEFT leaves it. Unless it knows the classes already, give the config "
             f"`modules_to_save={[min(heads).rpartition('.')[0]]}`."
         )
+    noisy.run_record.adapter = {"base_weights": frozen_fingerprint(noisy.backbone)}
     model.save_pretrained = types.MethodType(_save_pretrained, model)
     model.load_adapter = types.MethodType(_load_adapter, model)
 
@@ -60,9 +62,11 @@ def check_layer_is_kept(model: Any) -> None:
 
 
 def _save_pretrained(self: Any, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+    kwargs.setdefault("save_embedding_layers", False)  # PEFT would ask the Hub whether a vocabulary has grown
     type(self).save_pretrained(self, save_directory, *args, **kwargs)
     noisy: Any = noisy_model_inside(self)
     if kwargs.get("is_main_process", True):
+        noisy.config.save_pretrained(save_directory)
         noisy.save_companions(Path(save_directory))
         if noisy.noise_layer is not None:
             save_noise_layer(noisy.noise_layer, save_directory)

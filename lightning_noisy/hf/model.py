@@ -10,15 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoModelForImageClassification, PreTrainedModel, initialization
-from transformers.utils import ModelOutput, cached_file, logging
+from transformers.utils import ModelOutput, logging
 
 from lightning_noisy import backbones
+from lightning_noisy.backbones import adapter_files
 from lightning_noisy.backbones.peft_models import adapter_spec, build_adapter, merged
-from lightning_noisy.backbones.transformers_models import HUB_OPTIONS, read_processor
+from lightning_noisy.backbones.processor import save_processor
+from lightning_noisy.backbones.transformers_models import HUB_OPTIONS, find_file, read_processor
 from lightning_noisy.hf.config import NoisyImageClassificationConfig
 from lightning_noisy.hf.from_backbone import load_backbone, resolve_noise
-from lightning_noisy.hf.processor import save_processor
-from lightning_noisy.layer_groups import block_classes
+from lightning_noisy.layer_groups import block_classes, frozen_modules
 from lightning_noisy.noise import NoiseConfig, NoiseLayer
 from lightning_noisy.noise.epoch_counts import EpochCounts
 from lightning_noisy.noise.objective import check_values, clean_cross_entropy, is_check_due, noisy_objective
@@ -98,6 +99,7 @@ class NoisyForImageClassification(PreTrainedModel):
         self.epoch_counts = EpochCounts()
         self._epoch: int | None = None
         self._losses_computed = 0
+        self._frozen: list[torch.nn.Module] | None = None
         self.supports_gradient_checkpointing = self.backbone.supports_gradient_checkpointing
         self.post_init()
         if (timm_model := backbones.timm_model_inside(self.backbone)) is not None:
@@ -139,6 +141,7 @@ class NoisyForImageClassification(PreTrainedModel):
         )
         model = cls(config, native)
         model.run_record.base_model = backbones.base_model_of(native)
+        model.name_or_path = native.name_or_path  # PEFT notes it as the model under an adapter
         if exported is not None:
             assert model.noise_layer is not None
             model.noise_layer.load_state_dict(exported.state_dict())
@@ -148,7 +151,17 @@ class NoisyForImageClassification(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As every model's, and with it the image processor and the record of the training."""
+        """As every model's, and with it the image processor and the record of the training.
+
+        Raises:
+            ValueError: If what is there is a PEFT adapter around such a model, without the weights under it.
+        """
+        options = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
+        if find_file(str(pretrained_model_name_or_path), adapter_files.CONFIG_FILE, options) is not None:
+            raise ValueError(
+                f"Expected {str(pretrained_model_name_or_path)!r} to be a whole model, but it is a PEFT adapter. Go on "
+                "from it by `trainer.train(resume_from_checkpoint=...)`, or export it by `lightning-noisy export`."
+            )
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         if model.config.adapter is not None:  # transformers has made new parameters, none of which is frozen
@@ -156,7 +169,6 @@ class NoisyForImageClassification(PreTrainedModel):
                 parameter.requires_grad_(name in model._trained)
         if model.noise_layer is not None:  # its parameter is new too
             model.noise_layer.requires_grad_(model.noise_layer.config.takes_gradients)
-        options = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
         model.load_companions(pretrained_model_name_or_path, options)
         return loaded
 
@@ -184,13 +196,7 @@ class NoisyForImageClassification(PreTrainedModel):
         """
         options = dict(options or {})
         setattr(self.backbone, backbones.PROCESSOR, read_processor(str(source), options))
-        path = cached_file(
-            str(source),
-            RECORD_FILE,
-            **options,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
+        path = find_file(str(source), RECORD_FILE, options)
         if path is not None:
             self.run_record = read_record(Path(path))
 
@@ -259,6 +265,20 @@ class NoisyForImageClassification(PreTrainedModel):
             clean._set_gradient_checkpointing(enable=False)
         return (merged(clean) if merge else clean).eval()
 
+    def train(self, mode: bool = True) -> "NoisyForImageClassification":
+        """As every module's; what lies frozen under an adapter, batch norms for one, stays in eval mode."""
+        super().train(mode)
+        if mode:
+            for module in self._frozen_under_adapter():
+                module.eval()
+        return self
+
+    def _frozen_under_adapter(self) -> list[torch.nn.Module]:
+        if self._frozen is None:  # looked for once in an epoch: the Trainer calls train() at each step
+            has_adapter = (backbones.adapter_config(self) or backbones.adapter_config(self.backbone)) is not None
+            self._frozen = frozen_modules(self.backbone) if has_adapter else []
+        return self._frozen
+
     def transition_matrix(self) -> Tensor:
         """(K, K), ``T[i, j] = P(noisy=j | clean=i)`` that the noise layer has learned.
 
@@ -277,7 +297,7 @@ class NoisyForImageClassification(PreTrainedModel):
         """
         if epoch is not None:
             self.epoch_counts.start_epoch(epoch, self.noise_layer)
-        self._epoch = epoch
+        self._epoch, self._frozen = epoch, None
 
     @property
     def label_counts(self) -> Tensor | None:

@@ -4,6 +4,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,9 +12,14 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lightning_noisy import backbones
-from lightning_noisy.hub.card_options import CardOptions
+from lightning_noisy.hub.card_options import CardOptions, is_repo_id
 from lightning_noisy.hub.noise_estimate import NoiseEstimate
-from lightning_noisy.hub.snippets import timm_snippet, transformers_snippet
+from lightning_noisy.hub.snippets import (
+    timm_adapter_snippet,
+    timm_snippet,
+    transformers_adapter_snippet,
+    transformers_snippet,
+)
 from lightning_noisy.hub.trained_model import TrainedModel
 from lightning_noisy.run_record import CARD_TAG, as_numbers
 
@@ -38,25 +44,28 @@ def render_card(trained: TrainedModel, options: CardOptions, estimate: NoiseEsti
     """
     record, layer = trained.record, trained.noise_layer
     metrics = as_numbers({**record.metrics, **options.metrics})
-    parameters = sum(parameter.numel() for parameter in trained.clean_model.parameters())
+    replaced = ".original_module."  # the head as it was before an adapter's
+    parameters = sum(p.numel() for name, p in trained.clean_model.named_parameters() if replaced not in name)
     timm_model = trained.timm_model
     channels = backbones.resolve_data_config(timm_model or trained.clean_model)["input_size"][0]
     model_name = options.model_name or (options.repo_id or folder_name).rpartition("/")[2]
+    kept = backbones.adapter_config(trained.clean_model) is not None
+    base = base_on_hub(trained, options) if kept else _base_model(trained, options)
     values = {
         "title": model_name,
         "description": options.description,
         "class_names": trained.class_names,
         "most_classes": MOST_CLASSES,
         "most_rows": MOST_ROWS,
-        "base_model": _base_model(trained, options),
+        "base_model": base,
+        "is_adapter": kept,
         "architecture": _architecture(trained),
         "parameters": f"{parameters / 1e6:.1f} million" if parameters > 1e5 else f"{parameters:,}",
-        "library": "timm" if timm_model is not None else "transformers",
+        "library": _library(trained, kept),
         "noise_config": None if layer is None else layer.config,
         "repo_id": options.repo_id,
-        "timm_name": timm_model is not None,
-        "timm_snippet": timm_snippet(options.repo_id, channels),
-        "transformers_snippet": transformers_snippet(options.repo_id, channels, _forward_options(trained)),
+        "timm_snippet": _timm_snippet(trained, options, base if kept else None, channels),
+        "transformers_snippet": _transformers_snippet(trained, options, base if kept else None, channels),
         "load_name": options.repo_id or ".",
         "epochs": f"{record.epochs:g}" if record.epochs else None,
         "metrics": [
@@ -78,8 +87,11 @@ def card_metadata(
     trained: TrainedModel, options: CardOptions, metrics: Mapping[str, float], model_name: str
 ) -> ModelCardData:
     """What the Hub indexes."""
-    is_timm = trained.timm_model is not None
-    tags = ["image-classification", *(["timm"] if is_timm else []), "transformers"]
+    kept = backbones.adapter_config(trained.clean_model) is not None
+    library = _library(trained, kept)
+    tags = ["image-classification", *(["timm"] if library == "timm" else [])]
+    tags += ["peft"] if kept else []
+    tags += [] if kept and library == "timm" else ["transformers"]
     tags += [CARD_TAG, *(["noisy-labels"] if trained.noise_layer is not None else [])]
     hub_id = trained.record.data.get("hub_id")
     datasets = list(options.datasets or ([hub_id] if hub_id else []))
@@ -100,9 +112,10 @@ def card_metadata(
     ]
     return ModelCardData(
         license=options.license,
-        library_name="timm" if is_timm else "transformers",
+        library_name="peft" if kept else library,
         pipeline_tag="image-classification",
-        base_model=_base_model(trained, options),
+        base_model=base_on_hub(trained, options) if kept else _base_model(trained, options),
+        base_model_relation="adapter" if kept else None,
         datasets=datasets or None,
         tags=tags,
         model_name=plain_text(model_name) if results else None,
@@ -138,6 +151,44 @@ def plain_text(value: str) -> str:
     return visible if len(visible) <= LONGEST_TEXT else visible[: LONGEST_TEXT - 1] + "…"
 
 
+def base_on_hub(trained: TrainedModel, options: CardOptions) -> str:
+    """The repository of the weights under an adapter that is kept apart.
+
+    Raises:
+        ValueError: If it is not known: a folder of this machine is nowhere else.
+    """
+    named = getattr(backbones.adapter_config(trained.clean_model), "base_model_name_or_path", None)
+    for base in (_base_model(trained, options), named):
+        if base and is_repo_id(base) and not Path(base).exists():
+            return base
+    raise ValueError(
+        "Expected a model from the Hub under an adapter that is kept apart (`adapter` is 'keep'), but it is not known "
+        "which it is. Name its repository as `base_model`, or let the adapter be merged (`adapter` 'merge')."
+    )
+
+
+def _library(trained: TrainedModel, is_adapter: bool) -> str:
+    """A timm model that transformers has wrapped is timm's, unless an adapter has the wrapper's names of weights."""
+    is_timm = trained.timm_model is not None
+    return "timm" if is_timm and not (is_adapter and backbones.is_transformers(trained.clean_model)) else "transformers"
+
+
+def _timm_snippet(trained: TrainedModel, options: CardOptions, base: str | None, channels: int) -> str | None:
+    if _library(trained, base is not None) != "timm":
+        return None
+    if base is not None:
+        return timm_adapter_snippet(options.repo_id, base, channels)
+    return timm_snippet(options.repo_id, channels)
+
+
+def _transformers_snippet(trained: TrainedModel, options: CardOptions, base: str | None, channels: int) -> str | None:
+    if base is None:
+        return transformers_snippet(options.repo_id, channels, _forward_options(trained))
+    if _library(trained, True) == "timm":
+        return None
+    return transformers_adapter_snippet(options.repo_id, base, channels, _forward_options(trained))
+
+
 def _base_model(trained: TrainedModel, options: CardOptions) -> str | None:
     return options.base_model or trained.record.base_model or backbones.base_model_of(trained.clean_model)
 
@@ -171,6 +222,8 @@ def _facts(trained: TrainedModel) -> dict[str, str]:
         "epochs": f"{record.epochs:g}" if record.epochs else None,
         "optimizer steps": record.steps or None,
     }
+    if record.adapter:
+        facts["adapter"] = _adapter_in_words(record.adapter)
     if layer is not None:
         config = layer.config
         where = f", dropout {config.dropout} on its {config.dropout_on}" if config.noise_type == "softmax" else ""
@@ -187,6 +240,11 @@ def _facts(trained: TrainedModel) -> dict[str, str]:
     return {name: str(value) for name, value in facts.items() if value not in (None, "")} or {
         "record": "none: this model brought no record of its training"
     }
+
+
+def _adapter_in_words(adapter: Mapping[str, Any]) -> str:
+    rank = f" of rank {adapter['rank']}" if adapter.get("rank") else ""
+    return f"{adapter.get('kind')}{rank}, {adapter.get('trained_parameters', 0):,} trained parameters with the head"
 
 
 def _duration(seconds: float) -> str:

@@ -99,6 +99,15 @@ def check_license(license: str | None, of_what: str, above: str) -> None:
         )
 
 
+def is_repo_id(name: str) -> bool:
+    """Whether a text may be the name of a repository on the Hub."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
 def check_repo_id(name: str, repo_id: str | None) -> None:
     """Raises a :class:`ValueError` that names the argument, where it is none of the Hub's."""
     if repo_id is None:

@@ -3,6 +3,7 @@
 Nothing is unpickled but tensors and primitives.
 """
 
+import dataclasses
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 
 import torch
 
-from lightning_noisy.backbones.transformers_models import load_classifier, read_config
+from lightning_noisy.backbones import adapter_config, adapter_files, base_model_of
+from lightning_noisy.backbones.fingerprint import frozen_fingerprint
+from lightning_noisy.backbones.transformers_models import load_classifier, read_config, source_of
 from lightning_noisy.hf import NoisyForImageClassification, NoisyImageClassificationConfig
-from lightning_noisy.hub.trained_model import TrainedModel, class_names_of, resolve_model
+from lightning_noisy.hub.trained_model import TrainedModel, resolve_adapted, resolve_model
 from lightning_noisy.noise.files import CONFIG_FILE, WEIGHTS_FILE, load_noise_layer
 from lightning_noisy.run_record import RECORD_FILE, RunRecord, read_record
 from lightning_noisy.training import NoisyImageClassifier
@@ -45,20 +48,25 @@ _SAFE_IN_INDEX = {
 }
 
 
-def load_checkpoint(path: str | Path) -> TrainedModel:
+def load_checkpoint(path: str | Path, merge: bool = True, base_model: str | None = None) -> TrainedModel:
     """From a checkpoint file of Lightning, a folder of shards, or a folder of a saved model.
+
+    Args:
+        path: The file or folder.
+        merge: Whether a PEFT adapter is added to the weights; else its layers stay in the clean model.
+        base_model: Of a folder that holds an adapter around a noisy model and does not name what lies under it.
 
     Raises:
         ValueError: If there is nothing there that can be loaded.
     """
     path = Path(path).expanduser()
     if path.is_file():
-        return _from_lightning(_read_file(path), path)
+        return _from_lightning(_read_file(path), path, merge)
     if (path / LIGHTNING_SHARDS).is_file():
         checkpoint = _read_file(path / LIGHTNING_SHARDS)
-        return _from_lightning({**checkpoint, "state_dict": _read_shards(path)}, path)
+        return _from_lightning({**checkpoint, "state_dict": _read_shards(path)}, path, merge)
     if (path / "config.json").is_file():
-        return _from_saved_model(path)
+        return _from_saved_model(path, merge, base_model)
     raise ValueError(f"Expected argument `ckpt_path` to be a checkpoint, but {str(path)!r} {_what_is_there(path)}")
 
 
@@ -75,7 +83,7 @@ def read_run_config(path: str | Path) -> dict[str, Any]:
     return config
 
 
-def _from_lightning(checkpoint: Mapping[str, Any], path: Path) -> TrainedModel:
+def _from_lightning(checkpoint: Mapping[str, Any], path: Path, merge: bool) -> TrainedModel:
     hparams = checkpoint.get("hyper_parameters") or {}
     if not hparams.get("backbone") or "state_dict" not in checkpoint:
         raise ValueError(
@@ -85,20 +93,52 @@ def _from_lightning(checkpoint: Mapping[str, Any], path: Path) -> TrainedModel:
         )
     module = NoisyImageClassifier(**{name: value for name, value in hparams.items() if not name.startswith("_")})
     module.load_state_dict(checkpoint["state_dict"])
-    trained = resolve_model(module)
-    trained.record = RunRecord.from_dict(checkpoint.get(CHECKPOINT_KEY) or {})
-    return trained
+    module.loaded_record = RunRecord.from_dict(checkpoint.get(CHECKPOINT_KEY) or {})
+    return resolve_model(module, merge)
 
 
-def _from_saved_model(folder: Path) -> TrainedModel:
+def _from_saved_model(folder: Path, merge: bool, base_model: str | None) -> TrainedModel:
     config, _ = read_config(str(folder), {})
     if isinstance(config, NoisyImageClassificationConfig):
-        return resolve_model(_noisy_model(folder, config))
+        if (folder / adapter_files.CONFIG_FILE).is_file():
+            return resolve_adapted(_adapted_model(folder, config, base_model), merge)
+        return resolve_model(_noisy_model(folder, config), merge)
     model: Any = load_classifier(str(folder), str(folder), config)
-    trained = TrainedModel(model.eval(), class_names_of(model), record=read_record(folder / RECORD_FILE))
+    record = read_record(folder / RECORD_FILE)
+    if adapter_config(model) is not None:
+        _check_base(model, record, base_model_of(model), folder)
+    trained = resolve_model(model, merge)
+    trained.record = dataclasses.replace(record, adapter={**trained.record.adapter, **record.adapter})
     if (folder / CONFIG_FILE).is_file() and (folder / WEIGHTS_FILE).is_file():
         trained.noise_layer = load_noise_layer(folder / CONFIG_FILE, folder / WEIGHTS_FILE)
     return trained
+
+
+def _adapted_model(
+    folder: Path, config: NoisyImageClassificationConfig, base_model: str | None
+) -> NoisyForImageClassification:
+    """The noisy model that PEFT was put around, its layers in it, from what the Trainer has saved of it."""
+    spec = adapter_files.read_adapter(folder / adapter_files.CONFIG_FILE)
+    base = base_model or adapter_files.base_of(spec, folder / adapter_files.CONFIG_FILE)
+    native: Any = load_classifier(base, source_of(base), config.backbone_config, options={"dtype": config.dtype})
+    model: Any = NoisyForImageClassification(config, native)
+    adapter_files.load_adapter(model, spec, folder / adapter_files.WEIGHTS_FILE)
+    model.load_companions(folder)
+    if model.noise_layer is not None:
+        layer = load_noise_layer(folder / CONFIG_FILE, folder / WEIGHTS_FILE)
+        model.noise_layer.load_state_dict(layer.state_dict())
+    _check_base(model.backbone, model.run_record, base, folder)
+    return model
+
+
+def _check_base(model: Any, record: RunRecord, base: str | None, folder: Path) -> None:
+    if record.adapter.get("base_weights") not in (None, frozen_fingerprint(model)):
+        raise ValueError(
+            f"Expected {base!r} to be the model under the adapter in {str(folder)!r}, but its weights are others than "
+            "in the training, or what was trained beside the adapter was not saved with it, such as a head that is not "
+            "in `modules_to_save`. Name the right one as `base_model_name_or_path` in its adapter_config.json, or give "
+            "the model itself instead of the path."
+        )
 
 
 def _noisy_model(folder: Path, config: NoisyImageClassificationConfig) -> NoisyForImageClassification:
@@ -167,4 +207,6 @@ def _what_is_there(path: Path) -> str:
     )
     if inside:
         return f"is a folder with checkpoints. Did you mean {str(inside[-1])!r}?"
+    if (path / adapter_files.CONFIG_FILE).is_file():
+        return "holds a PEFT adapter without the config.json of the model under it. Give the model instead of the path."
     return "holds neither a checkpoint of Lightning nor a config.json."

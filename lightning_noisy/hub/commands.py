@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from jsonargparse import ArgumentParser
 from rich.console import Console
@@ -11,6 +12,8 @@ from rich.table import Table
 
 from lightning_noisy.cli_parser import HUB_COMMANDS, PROGRAM, OneSentenceErrors
 from lightning_noisy.hub.push import PushReport, push_clean
+
+ADAPTER_HELP = "Of a model with a PEFT adapter: merge it into the weights, or keep it alone beside its base's name."
 
 
 class Parser(OneSentenceErrors, ArgumentParser):
@@ -46,6 +49,7 @@ def _parser(command: str) -> Parser:
         return parser
     if command == "export":
         add("--output", type=str, required=True, help="The folder to write to.")
+        add("--adapter", type=Literal["merge", "keep"], default="merge", help=ADAPTER_HELP)
         add("--overwrite", action="store_true", help="Replace files in a folder that is not empty.")
         add("--repo_id", type=str, help="Where it will lie on the Hub, for the code on the card.")
     else:

@@ -5,11 +5,14 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from torch import nn
 
 from lightning_noisy import backbones
-from lightning_noisy.hub.card import render_card
+from lightning_noisy.backbones import adapter_files
+from lightning_noisy.backbones.fingerprint import frozen_fingerprint
+from lightning_noisy.hub.card import base_on_hub, render_card
 from lightning_noisy.hub.card_options import CARD_FILE, CardOptions, card_options
 from lightning_noisy.hub.checkpoints import load_checkpoint
 from lightning_noisy.hub.noise_estimate import COUNTS_FILE, MATRIX_FILE, estimate_noise
@@ -22,6 +25,14 @@ from lightning_noisy.run_record import RECORD_FILE, write_record
 PICTURE_FILE = "transition_matrix.png"
 OUR_FILES = (CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, MATRIX_FILE, COUNTS_FILE, PICTURE_FILE, RECORD_FILE)
 """What lies beside the model; its own files are timm's or transformers'."""
+MODEL_FILES = (
+    "model.safetensors",
+    "preprocessor_config.json",
+    "processor_config.json",
+    adapter_files.CONFIG_FILE,
+    adapter_files.WEIGHTS_FILE,
+)
+"""Of the model itself, those that not every export has."""
 
 
 def export_clean(
@@ -29,6 +40,7 @@ def export_clean(
     directory: str | Path,
     license: str | None = None,
     *,
+    adapter: Literal["merge", "keep"] = "merge",
     overwrite: bool = False,
     repo_id: str | None = None,
     model_name: str | None = None,
@@ -51,6 +63,8 @@ def export_clean(
             any machine.
         directory: Where to write; it must be empty or not exist.
         license: The licence of the weights by the Hub's identifier, for instance ``"apache-2.0"``.
+        adapter: Of a model with a PEFT adapter: ``"merge"`` adds it to the weights; ``"keep"`` writes it alone, in
+            PEFT's format, beside the name of the model under it, which must be on the Hub.
         overwrite: Whether to replace files in a directory that is not empty; files of other names are left alone.
         repo_id: Where the model will lie on the Hub, for the code on the card.
         model_name: The card's title.
@@ -65,6 +79,8 @@ def export_clean(
     Raises:
         ValueError: If an argument is wrong, there is no such model, or the directory is not empty.
     """
+    if adapter not in ("merge", "keep"):
+        raise ValueError(f"Expected argument `adapter` to be 'merge' or 'keep', but got {adapter!r}.")
     options = card_options(license, repo_id, model_name, description, base_model, datasets, metrics)
     directory = Path(directory).expanduser()
     if directory.exists() and not directory.is_dir():
@@ -74,7 +90,11 @@ def export_clean(
             f"Expected argument `directory` to be an empty folder, but {str(directory)!r} is not empty. Name another "
             "one, or replace its files by `overwrite` (`--overwrite`)."
         )
-    trained = load_trained_model(model)
+    trained = load_trained_model(model, merge=adapter == "merge", base_model=base_model)
+    if adapter == "keep" and backbones.adapter_config(trained.clean_model) is None:
+        raise ValueError(
+            "Expected argument `adapter` to be 'merge' for a model without an adapter of its own, but got 'keep'."
+        )
     directory.parent.mkdir(parents=True, exist_ok=True)
     # Whole or not at all: what is half-written never bears the name of the directory.
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as folder:
@@ -83,21 +103,27 @@ def export_clean(
     return directory
 
 
-def load_trained_model(model: Source) -> TrainedModel:
-    """From a module, or from a checkpoint's path."""
+def load_trained_model(model: Source, merge: bool = True, base_model: str | None = None) -> TrainedModel:
+    """From a module, or from a checkpoint's path; the arguments are those of :func:`load_checkpoint`."""
     if isinstance(model, str | Path):
-        return load_checkpoint(model)
+        return load_checkpoint(model, merge, base_model)
     if not isinstance(model, nn.Module):
         raise ValueError(
             f"Expected argument `model` to be a module or the path of a checkpoint, but got {type(model).__name__}."
         )
-    return resolve_model(model)
+    return resolve_model(model, merge)
 
 
 def write_export(trained: TrainedModel, folder: Path, options: CardOptions, folder_name: str) -> None:
     """All files of an export, into an empty folder."""
     names = trained.class_names
-    backbones.save_backbone(trained.clean_model, folder, names)
+    if backbones.adapter_config(trained.clean_model) is None:
+        backbones.save_backbone(trained.clean_model, folder, names)
+    else:
+        base = base_on_hub(trained, options)
+        adapter_files.save_adapter(trained.clean_model, folder, base)
+        backbones.save_config(trained.clean_model, folder, names)
+        trained.record.adapter["base_weights"] = frozen_fingerprint(trained.clean_model)
     _set_license(folder / "config.json", options.license)
     estimate = estimate_noise(trained.noise_layer, trained.record.label_counts, names)
     if trained.noise_layer is not None:
@@ -122,7 +148,8 @@ def _set_license(path: Path, license: str) -> None:
 
 def _move_files(folder: Path, directory: Path) -> None:
     directory.mkdir(exist_ok=True)
-    for name in OUR_FILES:  # of an earlier export, which may have had a noise layer where this one has none
+    # Of an earlier export, which may have had a noise layer where this one has none, or the other kind of weights.
+    for name in (*OUR_FILES, *MODEL_FILES):
         (directory / name).unlink(missing_ok=True)
     for path in folder.iterdir():
         shutil.move(path, directory / path.name)

@@ -1,5 +1,6 @@
 """What is exported: a clean native model and all that is known of its training, from wherever it comes."""
 
+import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import lightning.pytorch as L
 from torch import nn
 
 from lightning_noisy import backbones
+from lightning_noisy.backbones.adapter_files import describe_adapter
+from lightning_noisy.backbones.peft_models import merged, note_adapter
 from lightning_noisy.hf import NoisyForImageClassification
 from lightning_noisy.noise import NoiseLayer
 from lightning_noisy.run_record import RunRecord
@@ -42,17 +45,21 @@ class TrainedModel:
         return self.clean_model if inside is None and backbones.is_timm(self.clean_model) else inside
 
 
-def resolve_model(model: nn.Module) -> TrainedModel:
+def resolve_model(model: nn.Module, merge: bool = True) -> TrainedModel:
     """From a module in memory.
+
+    Args:
+        model: The module.
+        merge: Whether a PEFT adapter is added to the weights; else its layers stay in the clean model.
 
     Raises:
         ValueError: If there is no image classifier of timm or transformers in it, or more than one, or it is sharded.
     """
     model = getattr(model, "_orig_mod", model)  # of torch.compile
     if backbones.is_peft_model(model):
-        return _resolve_peft_model(model)
+        return _resolve_peft_model(model, merge)
     if isinstance(model, NoisyForImageClassification):
-        return TrainedModel(model.strip(), _names_in_config(model), model.noise_layer, model.run_record)
+        return _trained(model.strip(merge=False), merge, _names_in_config(model), model.noise_layer, model.run_record)
     if is_sharded(model):
         raise ValueError(
             "Expected argument `model` to hold all weights, but got a module whose weights are sharded over processes. "
@@ -60,23 +67,44 @@ def resolve_model(model: nn.Module) -> TrainedModel:
         )
     if not isinstance(model, L.LightningModule):
         _check_is_native(model)
-        return TrainedModel(backbones.merged_copy(model).eval(), class_names_of(model))
+        return _trained(copy.deepcopy(model).eval(), merge, class_names_of(model))
     record = record_of(model)
     noise_layer = getattr(model, "noise_layer", None)
     if isinstance(model, NoisyImageClassifier):
         _check_is_native(model.backbone)
-        return TrainedModel(model.clean_model(), model.class_names, noise_layer, record)
+        return _trained(model.clean_model(merge=False), merge, model.class_names, noise_layer, record)
     native = _the_native_child(model)
     class_names = getattr(model, "class_names", None) or class_names_of(native)
-    return TrainedModel(backbones.merged_copy(native).eval(), list(class_names), noise_layer, record)
+    return _trained(copy.deepcopy(native).eval(), merge, list(class_names), noise_layer, record)
 
 
-def _resolve_peft_model(model: Any) -> TrainedModel:
-    inside = model.get_base_model()
+def _trained(
+    clean_model: Any,
+    merge: bool,
+    class_names: list[str],
+    noise_layer: NoiseLayer | None = None,
+    record: RunRecord | None = None,
+) -> TrainedModel:
+    """Of a copy that may still have an adapter's layers, which the record tells of."""
+    record = RunRecord() if record is None else record
+    if (config := backbones.adapter_config(clean_model)) is not None:
+        record.adapter = {**describe_adapter(config, clean_model), **record.adapter}
+        clean_model = merged(clean_model) if merge else clean_model
+    return TrainedModel(clean_model.eval(), class_names, noise_layer, record)
+
+
+def _resolve_peft_model(model: Any, merge: bool) -> TrainedModel:
+    inside = backbones.unwrap_peft(model)
     if not isinstance(inside, NoisyForImageClassification):
-        inside = backbones.merged_copy(backbones.unwrap_peft(model))
-        return resolve_model(inside)
-    return resolve_model(backbones.merged_copy(inside))
+        return resolve_model(inside, merge)
+    return resolve_adapted(inside, merge)
+
+
+def resolve_adapted(noisy: NoisyForImageClassification, merge: bool = True) -> TrainedModel:
+    """Of a noisy model that PEFT was put around, whose layers are in it."""
+    native = noisy.strip(merge=False)
+    note_adapter(native, noisy, "backbone.")
+    return _trained(native, merge, _names_in_config(noisy), noisy.noise_layer, noisy.run_record)
 
 
 def record_of(model: L.LightningModule) -> RunRecord:

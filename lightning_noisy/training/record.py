@@ -8,6 +8,8 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 
+from lightning_noisy.backbones import adapter_config
+from lightning_noisy.backbones.adapter_files import describe_adapter
 from lightning_noisy.data import published
 from lightning_noisy.noise.counting import counts_to_triples
 from lightning_noisy.run_record import RunRecord, as_numbers, package_versions
@@ -69,6 +71,7 @@ def describe_run(trainer: L.Trainer, pl_module: L.LightningModule) -> RunRecord:
     return RunRecord(
         trainer="lightning",
         hyperparameters=_hyperparameters(trainer, pl_module),
+        adapter=_adapter(getattr(pl_module, "backbone", None)),
         data=_describe_data(getattr(trainer, "datamodule", None)),
         metrics=_results(trainer.callback_metrics),
         label_counts=[] if shown is None else counts_to_triples(shown.label_counts),
@@ -79,6 +82,11 @@ def describe_run(trainer: L.Trainer, pl_module: L.LightningModule) -> RunRecord:
         processes=trainer.world_size,
         versions=package_versions(),
     )
+
+
+def _adapter(backbone: Any) -> dict[str, Any]:
+    config = adapter_config(backbone)
+    return {} if config is None else describe_adapter(config, backbone)
 
 
 def _results(metrics: Mapping[str, Any]) -> dict[str, float]:

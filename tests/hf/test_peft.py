@@ -3,7 +3,13 @@
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import Trainer, ViTForImageClassification, set_seed
+from transformers import (
+    AutoModelForImageClassification,
+    TimmWrapperConfig,
+    Trainer,
+    ViTForImageClassification,
+    set_seed,
+)
 
 from lightning_noisy import NoiseConfig, NoiseLayer
 from lightning_noisy.hf import NoisyForImageClassification, NoisyTrainer
@@ -29,13 +35,23 @@ def inside(noise=WAITS_ONE_EPOCH):
     return NoisyForImageClassification.from_backbone(get_peft_model(tiny_vit(), lora()), noise=noise, id2label=NAMES)
 
 
+def around_convolutions():
+    """With batch norms, whose statistics no adapter's file would hold."""
+    set_seed(0)
+    native = AutoModelForImageClassification.from_config(
+        TimmWrapperConfig(architecture="test_resnet", num_labels=3, model_args={"in_chans": 3})
+    )
+    noisy = NoisyForImageClassification.from_backbone(native, WAITS_ONE_EPOCH, id2label=NAMES)
+    return get_peft_model(noisy, lora(target_modules=["conv2"], modules_to_save=["fc"]))
+
+
 def logits_of(model, pixels):
     with torch.no_grad():
         return model.eval()(pixel_values=pixels).logits
 
 
 @pytest.mark.parametrize("trainer_class", [Trainer, NoisyTrainer])
-@pytest.mark.parametrize("build", [around, inside])
+@pytest.mark.parametrize("build", [around, inside, around_convolutions])
 def test_an_interruption_changes_nothing(build, trainer_class, tmp_path):
     ends, losses = [], []
     for resume in (None, tmp_path / "checkpoint-9"):

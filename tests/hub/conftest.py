@@ -26,8 +26,7 @@ def train(folder, backbone, noise=None, epochs=2, **options):
         3,
         ["ant", "bee", "cat"],
         noise={"warmup_epochs": 1} if noise is None else noise or None,
-        pretrained=False,
-        **{"image_size": 32, **options},
+        **{"image_size": 32, "pretrained": False, **options},
     )
     trainer = L.Trainer(
         max_epochs=epochs,
