@@ -67,6 +67,8 @@ class NoisyLabelMixin(_Base):
     epoch_counts: EpochCounts
     """What the epoch under way, and the last one, have shown."""
     loaded_record: RunRecord | None = None
+    trains_on_soft_labels = False
+    """Whether the last loss was that of soft labels, which the noise layer has no part in."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -93,7 +95,7 @@ class NoisyLabelMixin(_Base):
         """Whether the layer has no share in the loss of this epoch: it is plain cross-entropy."""
         return self.noise_layer is not None and self.noise_layer.share == 0
 
-    def noisy_loss(self, clean_logits: Tensor, noisy_labels: Tensor) -> Tensor:
+    def noisy_loss(self, clean_logits: Tensor, noisy_labels: Tensor, soft_labels: Tensor | None = None) -> Tensor:
         """The loss to train on: cross-entropy, and the noise layer's by the share that it has earned.
 
         Args:
@@ -101,6 +103,9 @@ class NoisyLabelMixin(_Base):
             noisy_labels: Integer labels (B,), or soft labels (B, K) on the noisy side (mixup, label smoothing). An
                 image whose label is -1 (or zero everywhere) only fills the batch: it adds nothing to the sum, the
                 divisor stays ``B``, and nothing counts it.
+            soft_labels: (B, K) probabilities of the true class, where something else has told them (a
+                :class:`~lightning_noisy.training.label_refinement.LabelRefinement`): then the loss is cross-entropy
+                with them, and the layer does nothing but count.
 
         Returns:
             A scalar, float32.
@@ -118,7 +123,8 @@ class NoisyLabelMixin(_Base):
             self.epoch_counts.observe(clean_logits, noisy_labels)
         else:  # a validation may ask for this loss too
             self.validated(clean_logits, noisy_labels)
-        return noisy_objective(self.noise_layer, clean_logits, noisy_labels)
+        self.trains_on_soft_labels = soft_labels is not None
+        return noisy_objective(self.noise_layer, clean_logits, noisy_labels, soft_labels=soft_labels)
 
     def validated(self, clean_logits: Tensor, noisy_labels: Tensor) -> None:
         """Tells the layer what the network makes of a batch of held-out noisy labels; for a ``validation_step``.

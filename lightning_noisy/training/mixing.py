@@ -1,5 +1,6 @@
 """Mixup, CutMix and label smoothing, all on the side of the noisy labels."""
 
+import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -22,9 +23,9 @@ class LabelMixing:
         self.label_smoothing = label_smoothing
         mixers: list[v2.Transform] = []
         if mixup > 0:
-            mixers.append(v2.MixUp(alpha=mixup, num_classes=num_classes))
+            mixers.append(v2.MixUp(alpha=mixup))
         if cutmix > 0:
-            mixers.append(v2.CutMix(alpha=cutmix, num_classes=num_classes))
+            mixers.append(v2.CutMix(alpha=cutmix))
         self.mixer = v2.RandomChoice(mixers) if mixers else None
 
     def __call__(
@@ -33,22 +34,28 @@ class LabelMixing:
         noisy_labels: Tensor,
         weights: Tensor | None = None,
         soft_labels: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W), integer labels (B,), weights (B,) -> images and labels, (B,) as they came or soft (B, K).
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Images, the noisy labels, (B,) as they came or soft (B, K), and the soft labels that were given.
 
-        Where there are soft labels (B, K) they take the place of the integer ones. A soft label sums up to the image's
-        weight, by which the loss and every count take it. That of an image whose label is -1 is zero everywhere.
+        A soft label sums up to the image's weight, by which the loss and every count take it. That of an image whose
+        label is -1 is zero everywhere.
+
+        Args:
+            images: (B, C, H, W).
+            noisy_labels: (B,) integers.
+            weights: (B,).
+            soft_labels: (B, K), mixed and smoothed as the noisy ones are.
         """
         if self.mixer is None and not self.label_smoothing and weights is None and soft_labels is None:
-            return images, noisy_labels
-        soft = one_hot(noisy_labels, self.num_classes).float()
-        if soft_labels is not None:
-            soft = soft_labels * soft.sum(dim=1, keepdim=True)
+            return images, noisy_labels, None
+        hard = one_hot(noisy_labels, self.num_classes).float()
+        labels = hard if soft_labels is None else torch.cat([hard, soft_labels * hard.sum(dim=1, keepdim=True)], dim=1)
         if weights is not None:
-            soft = soft * weights[:, None]
+            labels = labels * weights[:, None]
         if self.mixer is not None:
-            images, soft = self.mixer(images, soft)
+            images, labels = self.mixer(images, labels)
         if self.label_smoothing:
-            even = soft.sum(dim=1, keepdim=True) / self.num_classes
-            soft = soft * (1 - self.label_smoothing) + self.label_smoothing * even
-        return images, soft
+            even = labels[:, : self.num_classes].sum(dim=1, keepdim=True) / self.num_classes
+            labels = labels * (1 - self.label_smoothing) + self.label_smoothing * even
+        mixed, *others = labels.split(self.num_classes, dim=1)
+        return images, mixed, others[0] if others else None

@@ -140,7 +140,7 @@ def test_mixed_labels_sum_up_to_the_weights(mixing):
     model = NoisyImageClassifier(Net(), 3, noise=None, **mixing)
     batch = training_batch([0.5, 0.0, 2.0, 7.0])
     torch.manual_seed(0)
-    _, soft = model.mix(batch.images, batch.noisy_labels, batch.weights)
+    _, soft, _ = model.mix(batch.images, batch.noisy_labels, batch.weights)
     torch.testing.assert_close(soft.sum(), torch.tensor(2.5))
     if "label_smoothing" in mixing:
         torch.testing.assert_close(soft.sum(dim=1), torch.tensor([0.5, 0.0, 2.0, 0.0]))
