@@ -38,11 +38,12 @@ def image_facts(image: Image.Image) -> dict[str, Any]:
 
     ``width`` and ``height`` in pixels; ``pixel_digest``, the same for the same pixels; ``thumbnail``, 16 x 16 shades of
     grey; ``brightest`` and ``darkest``, the 99th and the 5th percentile of perceived brightness in [0, 1]; ``entropy``
-    of the histogram in bits; ``edges``, the standard deviation of the edges of the picture in grey at 64 pixels;
-    ``histogram_spread``, that of the counts of its grey histogram.
+    of the grey histogram in bits; ``edges``, the standard deviation of the edges of the picture in grey at 64 pixels;
+    ``histogram_spread``, that of the counts of its histogram there.
     """
     darkest, brightest = np.percentile(_brightness(image), (5, 99))
-    small = image.resize(_within(image.size, SMALL_SIDE), Image.Resampling.BICUBIC, reducing_gap=3.0).convert("L")
+    grey = image.convert("L")
+    small = grey.resize(_within(image.size, SMALL_SIDE), Image.Resampling.BICUBIC, reducing_gap=3.0)
     return {
         "width": np.int64(image.width),
         "height": np.int64(image.height),
@@ -50,7 +51,7 @@ def image_facts(image: Image.Image) -> dict[str, Any]:
         "thumbnail": np.array(small.resize((THUMBNAIL_SIDE,) * 2, Image.Resampling.BILINEAR)).ravel(),
         "brightest": np.float32(brightest),
         "darkest": np.float32(darkest),
-        "entropy": np.float32(image.entropy()),
+        "entropy": np.float32(grey.entropy()),
         "edges": np.float32(np.sqrt(ImageStat.Stat(small.filter(ImageFilter.FIND_EDGES)).var[0])),
         "histogram_spread": np.float32(np.std(small.histogram())),
     }

@@ -7,8 +7,11 @@ import pyarrow as pa
 
 from lightning_noisy.audit.issues.duplicates import Duplicates
 from lightning_noisy.audit.issues.kinds import ISSUES_SCHEMA
+from lightning_noisy.audit.issues.quality import quality_flags, quality_scores
 
 NO_LABEL = -1
+PLACEHOLDER_COPIES = 10
+"""A picture that is there so often, and under so many labels, shows none of the classes."""
 SPLITS = ("train", "val", "test")
 
 
@@ -32,7 +35,15 @@ def issue_columns(pictures: Pictures, duplicates: Duplicates) -> pa.Table:
     group, is_grouped = duplicates.group, duplicates.group >= 0
     agreeing = label_shares(group, pictures.labels)
     is_conflicting = is_in_conflict(group, pictures.labels)
+    scores = quality_scores(pictures.facts)
+    flags = quality_flags(scores)
+    copies = np.where(is_grouped, np.bincount(group[is_grouped], minlength=1)[group], 1)
+    is_often = (copies >= PLACEHOLDER_COPIES) & (mixed_labels(group, pictures.labels) | flags["low_information"])
     columns = {
+        **{f"is_{kind}": values for kind, values in flags.items()},
+        **{f"{kind}_score": values for kind, values in scores.items()},
+        "is_placeholder": is_often,
+        "placeholder_score": 1 / copies,
         "is_near_duplicate": is_grouped,
         "near_duplicate_score": duplicates.score,
         "is_exact_duplicate": duplicates.is_exact,
@@ -49,6 +60,14 @@ def issue_columns(pictures: Pictures, duplicates: Duplicates) -> pa.Table:
         },
         schema=ISSUES_SCHEMA,
     )
+
+
+def mixed_labels(group: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(N,) bool, whether no label has more than half of the copies of the same picture."""
+    is_grouped = group >= 0
+    most = np.zeros(group.max(initial=-1) + 1, dtype=np.float32)
+    np.maximum.at(most, group[is_grouped], label_shares(group, labels)[is_grouped])
+    return is_grouped & (most <= 0.5)[group] if len(most) else is_grouped
 
 
 def is_in_conflict(group: np.ndarray, labels: np.ndarray) -> np.ndarray:

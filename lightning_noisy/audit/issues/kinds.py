@@ -8,6 +8,13 @@ KINDS = {
     "near_duplicate": "the same picture is there several times",
     "exact_duplicate": "the very same pixels are there several times",
     "conflicting_duplicate": "the same picture has different labels",
+    "placeholder": "one picture that is there very often, under many labels",
+    "low_information": "hardly anything is in the picture",
+    "dark": "the picture is dark",
+    "light": "the picture is too bright",
+    "blurry": "the picture is blurry",
+    "odd_aspect_ratio": "the picture is very long or very high",
+    "odd_size": "the picture is much smaller or larger than the others",
 }
 """What each says of an image, in the order in which people are told."""
 _OTHERS = [kind for kind in KINDS if kind != LABEL_KIND]

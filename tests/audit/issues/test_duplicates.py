@@ -97,3 +97,17 @@ def test_where_every_picture_is_there_a_dozen_times_all_are_found():
     facts = {name: np.repeat(values, 12, axis=0) for name, values in facts_of(pictures(20)).items()}
     facts["pixel_digest"] = np.arange(240)
     assert find_duplicates(facts).group.tolist() == np.repeat(np.arange(20), 12).tolist()
+
+
+def test_one_picture_under_many_labels_is_a_placeholder():
+    images = pictures(30)
+    images += [images[0]] * 11 + [images[1]] * 11 + [images[2]] * 8
+    labels = np.array([*range(30), *([0, 1, 2] * 4)[:11], *[1] * 11, *([0, 1, 2] * 3)[:8]]) % 3
+    facts = facts_of(images)
+    table = issue_columns(Pictures(facts, labels, np.zeros(60, dtype=np.int64)), find_duplicates(facts))
+    assert np.flatnonzero(table["is_placeholder"].to_numpy()).tolist() == [0, *range(30, 41)]
+    assert table["placeholder_score"].to_numpy()[[0, 1, 2, 3]] == pytest.approx([1 / 12, 1 / 12, 1 / 9, 1])
+    for name in table.column_names:
+        if name.endswith("_score"):
+            values = table[name].to_numpy()
+            assert ((values >= 0) & (values <= 1)).all(), name
