@@ -303,6 +303,15 @@ class NoisyImageDataModule(L.LightningDataModule):
                 images = self._datasets[split].images
                 self._datasets[split] = FeatureDataset(images, features, rows[split], self.seed)
 
+    def give_soft_labels(self, soft_labels: np.ndarray) -> None:
+        """From now on the training images carry these labels beside the given ones; :meth:`setup` has been there.
+
+        Args:
+            soft_labels: (M, K), of the images that :meth:`readable` gives, in their order; rows sum to one.
+        """
+        dataset = self._datasets["train"]
+        dataset.images = replace(dataset.images, soft_labels=soft_labels)
+
     def readable(self, split: str) -> np.ndarray:
         """(M,) which images of a split :meth:`setup` has not left out."""
         kept = self._datasets[split].images.rows if split in self._datasets else np.zeros(0, dtype=np.int64)

@@ -1,0 +1,143 @@
+"""Before a fit, what the pretrained features tell of each label; the training takes that in the labels' place."""
+
+import hashlib
+from pathlib import Path
+
+import lightning.pytorch as L
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lightning_noisy.audit.by_features import FOLDS, judge_by_probe
+from lightning_noisy.audit.summary import Agreement
+from lightning_noisy.backbones.features import FeatureExtractor
+from lightning_noisy.data import NoisyImageDataModule
+from lightning_noisy.features import Features
+from lightning_noisy.features.extract import FeatureModule, extract_within_fit
+from lightning_noisy.training.classifier import NoisyImageClassifier
+from lightning_noisy.whole_files import put_in_place
+
+FOLDER = "label_refinement"
+FEATURES_FOLDER = "features"
+SOFT_LABELS_FILE = "soft_labels.safetensors"
+TENSOR = "soft_labels"
+KEY, ERRORS, CAUTION = "key", "errors", "caution"
+"""What the file says beside its tensor."""
+
+
+class LabelRefinement(L.Callback):
+    """Trains on what a linear probe of the pretrained features says of each label, not on the given labels.
+
+    Before a fit the backbone, as it is at the start, looks at all training images once. A linear probe out of fold and
+    the nearest images, with the noise layer fitted to both, give the probabilities of the true class of each image
+    (:func:`~lightning_noisy.audit.by_features.judge_by_probe`); the loss is cross-entropy with them. They are kept for
+    a fit that resumes from a checkpoint. The noise layer counts as ever and has no part in the loss, so that nothing
+    feeds back. Where the features hardly tell the classes apart, the training is what it is without this callback.
+
+    Args:
+        directory: Where to keep features and probabilities; by default ``label_refinement`` in the Trainer's
+            ``default_root_dir``.
+    """
+
+    def __init__(self, directory: str | None = None) -> None:
+        self.directory = directory
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """The data module has been set up before.
+
+        Raises:
+            ValueError: If model or data are not of this package, or a class has too few images.
+        """
+        if stage != "fit":
+            return
+        datamodule = getattr(trainer, "datamodule", None)
+        if not isinstance(pl_module, NoisyImageClassifier) or not isinstance(datamodule, NoisyImageDataModule):
+            raise ValueError(
+                "Expected LabelRefinement with NoisyImageClassifier and NoisyImageDataModule, but got "
+                f"{type(pl_module).__name__} and {type(datamodule).__name__}. Leave the callback out, or correct the "
+                "labels before the training by `lightning-noisy audit --backbone ...` and `lightning-noisy apply`."
+            )
+        folder = Path(self.directory or Path(trainer.default_root_dir) / FOLDER).expanduser()
+        features = _look_once(trainer, pl_module, datamodule, folder / FEATURES_FOLDER)
+        rows = features.rows_of(datamodule.splits["train"].ids)
+        train = datamodule.readable("train")
+        labels = torch.from_numpy(datamodule.splits["train"].noisy_labels[train])
+        key = _key(features, labels, datamodule)
+        if trainer.is_global_zero and _read(folder, key) is None:
+            values = features.values[torch.from_numpy(rows[train])]
+            _write(folder, key, values, labels, datamodule, trainer.strategy.root_device)
+        trainer.strategy.barrier()
+        found = _read(folder, key)
+        if found is None:
+            raise ValueError(f"Expected all processes to share the folder {str(folder)!r}, but it is empty here.")
+        soft_labels, said = found
+        if said[CAUTION]:
+            rank_zero_warn(f"The given labels are trained on as they are: {said[CAUTION]}.")
+            return
+        rank_zero_info(
+            f"Going by the pretrained features, about {float(said[ERRORS]):.0%} of the {len(labels):,} training labels "
+            "are wrong. The network is trained on what the features say of each label."
+        )
+        datamodule.give_soft_labels(soft_labels.numpy())
+
+
+def _look_once(
+    trainer: L.Trainer, pl_module: NoisyImageClassifier, datamodule: NoisyImageDataModule, folder: Path
+) -> Features:
+    where, training = pl_module.device, pl_module.backbone.training
+    module = FeatureModule(FeatureExtractor(pl_module.backbone)).to(trainer.strategy.root_device)  # in eval mode
+    try:
+        return extract_within_fit(
+            module, datamodule.with_splits({"train": datamodule.splits["train"]}), folder, trainer
+        )
+    finally:
+        pl_module.backbone.to(where).train(training)
+
+
+def _write(
+    folder: Path, key: str, features: Tensor, labels: Tensor, datamodule: NoisyImageDataModule, device: torch.device
+) -> None:
+    """The first process judges, and writes what it finds."""
+    counts = torch.bincount(labels, minlength=datamodule.num_classes)
+    few = int(counts.argmin())
+    if counts[few] < FOLDS:
+        soft_labels, errors = torch.zeros(0, datamodule.num_classes), 0.0
+        caution = f"class {datamodule.class_names[few]!r} has {int(counts[few])} images, fewer than the {FOLDS} folds"
+    else:
+        rank_zero_info(f"Judging {len(labels):,} labels by a linear probe in {FOLDS} folds")
+        judged = judge_by_probe(features, labels, datamodule.num_classes, FOLDS, datamodule.seed, device)
+        soft_labels, errors = judged.noise.posterior, judged.errors.value
+        caution = _caution(judged.noise.clean_log_probs, labels, counts)
+    metadata = {KEY: key, ERRORS: str(errors), CAUTION: caution}
+    with put_in_place(folder / SOFT_LABELS_FILE) as temporary:
+        save_file({TENSOR: soft_labels.half().contiguous()}, temporary, metadata)
+
+
+def _caution(log_probs: Tensor, labels: Tensor, counts: Tensor) -> str:
+    """Why the probe is not to be believed; empty where nothing speaks against it."""
+    agreeing, chance = (log_probs.argmax(dim=1) == labels).double().mean().item(), float(counts.max() / counts.sum())
+    if not Agreement(agreeing, chance, len(labels), True).is_hardly_above_chance:
+        return ""
+    return (
+        f"a linear probe of the pretrained features agrees with {agreeing:.0%} of the labels, hardly more than the "
+        f"most frequent class alone would ({chance:.0%})"
+    )
+
+
+def _read(folder: Path, key: str) -> tuple[Tensor, dict[str, str]] | None:
+    """The probabilities, mapped from their file, and what it says of them; ``None`` where it is not of this key."""
+    path = folder / SOFT_LABELS_FILE
+    if not path.is_file():
+        return None
+    with safe_open(path, framework="pt") as file:
+        said: dict[str, str] = file.metadata() or {}
+        return (file.get_tensor(TENSOR), said) if said.get(KEY) == key else None
+
+
+def _key(features: Features, labels: Tensor, datamodule: NoisyImageDataModule) -> str:
+    digest = hashlib.sha256(f"{features.info['key']} {datamodule.seed} {datamodule.class_names}".encode())
+    digest.update(np.ascontiguousarray(labels.numpy()).tobytes())
+    return digest.hexdigest()[:32]
