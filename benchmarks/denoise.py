@@ -8,7 +8,8 @@ Every method trains the same network on the same labels, with the same optimizer
 test accuracy is that of the last epoch, and of the epoch with the best accuracy on held-out *noisy* labels. A training
 that is already in the results file is not repeated. `--methods "likelihood" "without counting" "without balancing"
 "without validation" "one epoch of warm-up" "true matrix"` adds the default without one of its parts or with another,
-`--methods "second stage" "second stage, 5 folds"` a second training on corrected labels.
+`--methods "second stage" "second stage, 5 folds"` a second training on corrected labels, `--methods "label refinement"
+--cells fine-tuning` a training on what a probe of the pretrained features says of each label.
 """
 
 import argparse
@@ -17,17 +18,20 @@ import json
 from pathlib import Path
 
 import torch
-from denoising.cells import CELLS
+from denoising.cells import CELLS as OWN_CELLS
 from denoising.cleanlab_pruning import CleanlabPruning
+from denoising.last_stage import LAST_STAGE_CELLS
 from denoising.methods import ABLATIONS
 from denoising.methods import METHODS as ONE_TRAINING
+from denoising.refinement import REFINEMENT
 from denoising.report import REFERENCE, collect, draw, show, write_tables
 from denoising.second_stage import SECOND_STAGES
 from denoising.training import train
 
 HERE = Path(__file__).parent
+CELLS = {**OWN_CELLS, **LAST_STAGE_CELLS}
 METHODS = {**ONE_TRAINING, "cleanlab": CleanlabPruning}
-ALL = {**METHODS, **ABLATIONS, **SECOND_STAGES}
+ALL = {**METHODS, **ABLATIONS, **SECOND_STAGES, **REFINEMENT}
 
 
 def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -119,7 +119,7 @@ def cifar_cell(labels: str, seed: int, data_dir: Path, hidden: tuple[int, ...] =
     train, test = features["train"], features["test"]
     clean = features["clean"]
     noisy = features["worse" if labels == "worse-matrix" else labels]
-    matrix = _matrix_of(clean, noisy)
+    matrix = matrix_of(clean, noisy)
     if labels == "worse-matrix":
         noisy = torch.from_numpy(corrupt_labels(clean.numpy(), matrix, seed))
     rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:IMAGES]
@@ -140,7 +140,7 @@ def fine_tuning_cell(labels: str, seed: int, data_dir: Path, augmented: bool = F
     clean, noisy = columns["clean"], columns[labels]
     return Cell(
         read_train(rows), noisy[rows], clean[rows], read_test(test_rows), test_columns["clean"][test_rows],
-        _matrix_of(clean, noisy), partial(_pretrained, data_dir / WEIGHTS), epochs=8, batch_size=64,
+        matrix_of(clean, noisy), partial(_pretrained, data_dir / WEIGHTS), epochs=8, batch_size=64,
         augment=shift_and_mirror if augmented else None,
     )  # fmt: skip
 
@@ -210,7 +210,8 @@ def _to_tensors(train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, te
     return images[0], labels[0], images[1], labels[1]
 
 
-def _matrix_of(clean: Tensor, noisy: Tensor) -> Tensor:
+def matrix_of(clean: Tensor, noisy: Tensor) -> Tensor:
+    """(K, K) float64, the transition matrix that two columns of labels have, (N,) each."""
     counts = torch.zeros(10, 10, dtype=torch.float64)
     counts.index_put_((clean, noisy), torch.ones(len(clean), dtype=torch.float64), accumulate=True)
     return counts / counts.sum(dim=1, keepdim=True)

@@ -10,6 +10,9 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import nn
 
 from lightning_noisy import NoisyImageClassifier
+from lightning_noisy.audit.by_features import ProbeJudgement
+from lightning_noisy.audit.summary import Share
+from lightning_noisy.noise.latent import FittedNoise
 from lightning_noisy.training import label_refinement
 from lightning_noisy.training.checkpoint_io import LastCheckpoint
 from lightning_noisy.training.label_refinement import LabelRefinement
@@ -99,16 +102,35 @@ def test_other_labels_are_judged_anew(pretrained, tmp_path):
     assert (images.soft_labels.argmax(axis=1) == images.noisy_labels).mean() == pytest.approx(0.8, abs=0.04)
 
 
-@pytest.mark.parametrize(("network", "data", "words"), [
-    (nn.Sequential(nn.Flatten(), nn.Linear(768, 2), nn.Linear(2, 10)), {"noise": "uniform:0.97"}, "hardly more than"),
-    (None, {"max_train_images": 40}, "fewer than the 5 folds"),
-])  # fmt: skip
+def blurred(values):
+    """A network that sees but so many numbers of an image."""
+    return nn.Sequential(nn.Flatten(), nn.AdaptiveAvgPool1d(values), nn.Linear(values, 10))
+
+
+@pytest.mark.parametrize(
+    ("network", "data", "words"),
+    [
+        (blurred(4), {"noise": "uniform:0.97"}, "hardly more than"),
+        (blurred(2), {"noise": None}, "can't tell from images that are too hard"),
+        (blurred(3), {"noise": None}, "hardly more than"),
+        (None, {"max_train_images": 40}, "fewer than the 5 folds"),
+    ],
+)
 def test_where_features_tell_nothing_the_given_labels_are_trained_on(pretrained, network, data, words, tmp_path):
+    short = {"epochs": 1, "limit_train_batches": 1, "limit_val_batches": 0}
     with pytest.warns(UserWarning, match=f"The given labels are trained on as they are: .*{words}"):
-        _, _, datamodule = fit(
-            network or pretrained, tmp_path, [LabelRefinement()], epochs=1, limit_train_batches=1, data=digits(**data)
-        )
+        _, _, datamodule = fit(network or pretrained, tmp_path, [LabelRefinement()], data=digits(**data), **short)
     assert datamodule._datasets["train"].images.soft_labels is None
+
+
+@pytest.mark.parametrize(("sure", "is_believed"), [(0.55, False), (0.65, True)])
+def test_a_probe_that_is_not_sure_is_not_believed(sure, is_believed):
+    labels = torch.arange(400) % 10
+    probabilities = torch.full((400, 10), (1 - sure) / 9).scatter(1, labels[:, None], sure)
+    noise = FittedNoise(probabilities, probabilities.log(), torch.eye(10), [1.0])
+    caution = label_refinement._caution(ProbeJudgement(noise, Share(0.2, 0.1, 0.3)), labels, torch.bincount(labels))
+    assert (caution == "") == is_believed
+    assert is_believed or "55% sure of its class on average" in caution
 
 
 def test_mixup_mixes_soft_and_noisy_labels_alike(pretrained):

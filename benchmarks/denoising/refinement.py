@@ -1,0 +1,43 @@
+"""What ``LabelRefinement`` does: the network learns what a probe of the pretrained features says of each label."""
+
+import torch
+from denoising.cells import Cell
+from denoising.methods import Ours
+from torch import Tensor, nn
+
+from lightning_noisy.audit.by_features import judge_by_probe
+from lightning_noisy.noise.objective import noisy_objective
+
+
+class LabelRefinement(Ours):
+    """Only for cells whose network is pretrained, and ends in a linear layer."""
+
+    _soft_labels: Tensor
+    """(N, K), of the images of the training that is prepared."""
+
+    @classmethod
+    def prepare(cls, cell: Cell, rows: Tensor, seed: int) -> tuple[Cell, Tensor]:
+        features = pretrained_features(cell, rows)
+        cls._soft_labels = judge_by_probe(
+            features, cell.noisy_labels[rows], cell.num_classes, seed=seed
+        ).noise.posterior
+        return cell, rows
+
+    def loss(self, logits, labels, rows, epoch):
+        if epoch != self.counts.epoch:
+            self.start_epoch(epoch)
+        self.counts.observe(logits, labels)
+        return noisy_objective(self.layer, logits, labels, soft_labels=self._soft_labels[rows])
+
+
+@torch.no_grad()
+def pretrained_features(cell: Cell, rows: Tensor) -> Tensor:
+    """(N, D) float16, of the images as they are."""
+    network = cell.network().eval()
+    assert isinstance(network, nn.Sequential) and isinstance(network[-1], nn.Linear)
+    found = [network[:-1](cell.images[part]) for part in rows.split(500)]
+    return torch.cat(found).half()
+
+
+REFINEMENT: dict[str, type[LabelRefinement]] = {"label refinement": LabelRefinement}
+"""Only trained where it is asked for by name: it needs a pretrained network."""
