@@ -7,6 +7,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 from transformers.utils import logging
 
 from lightning_noisy.backbones import is_peft_model
@@ -49,12 +50,21 @@ def keep_layer_with_adapter(model: Any) -> None:
 
 
 def check_layer_is_kept(model: Any) -> None:
-    """Looks whether a ``PeftModel`` around a noisy model came after :func:`keep_layer_with_adapter`.
+    """Looks whether the checkpoints of a ``PeftModel`` around a noisy model will have its noise layer.
 
     Raises:
-        ValueError: If it did, as ``model_init`` makes it in a plain Trainer: its noise layer would not be saved.
+        ValueError: If they won't: `model_init` of a plain Trainer has made it, or it is sharded.
     """
-    if is_peft_model(model) and "load_adapter" not in vars(model):
+    around = next((module for module in model.modules() if is_peft_model(module)), None)
+    if around is None:
+        return
+    if any(isinstance(module, FullyShardedDataParallel | FSDPModule) for module in model.modules()):
+        raise ValueError(
+            "Expected the adapter inside the noisy model under FSDP, whose checkpoints have an adapter alone, but got "
+            "a PeftModel around it. Put it into the backbone: "
+            "`NoisyForImageClassification.from_backbone(get_peft_model(model, config))`."
+        )
+    if "load_adapter" not in vars(around):
         raise ValueError(
             "Expected the PeftModel around a noisy model as argument `model` of the Trainer, but `model_init` made it: "
             "checkpoints would lose its noise layer. Give it as `model`, or use NoisyTrainer."

@@ -120,9 +120,16 @@ trainer.accelerator.end_training()
 """
 
 
-def torchrun(script, *arguments, folder, succeeds=True):
+def torchrun(script, *arguments, folder, succeeds=True, processes=2):
     (folder / "script.py").write_text(script, encoding="utf-8")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "script.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc_per_node={processes}",
+        "script.py",
+    ]
     path = f"{Path(__file__).parent}:{Path(__file__).parents[2]}"
     ran = subprocess.run(
         [*command, *map(str, arguments)],
