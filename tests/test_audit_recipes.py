@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
+import time
 
 import pyarrow.parquet
 import pytest
@@ -16,10 +16,24 @@ from tests.training.wandb_file import read_only_run
 pytestmark = pytest.mark.usefixtures("no_wandb_account")
 
 
+@pytest.fixture(scope="module")
+def quick_path(tmp_path_factory):
+    """A PATH whose ``lightning-noisy`` has imported everything before."""
+    folder = tmp_path_factory.mktemp("bin")
+    socket, program = folder / "socket", folder / "lightning-noisy"
+    command = [sys.executable, "-m", "tests.resident", str(socket), str(program)]
+    with subprocess.Popen(command, cwd=RECIPES.parent) as process:
+        while not os.access(program, os.X_OK):
+            assert process.poll() is None
+            time.sleep(0.1)
+        yield f"{folder}:{os.environ['PATH']}"
+        process.kill()
+
+
 @pytest.mark.slow
-def test_the_audit_trains_twice_and_goes_on_with_the_decisions_of_a_review(photos, tmp_path):
+def test_the_audit_trains_twice_and_goes_on_with_the_decisions_of_a_review(photos, tmp_path, quick_path):
     options = [*TINY, *SMALL, "--data.image_size=32", "--trainer.enable_progress_bar=false"]
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "POLICY": "weight"}
+    environment = {**os.environ, "PATH": quick_path, "POLICY": "weight"}
 
     def run(**more):
         command = ["bash", str(RECIPES / "audit.sh"), *options]
@@ -35,7 +49,7 @@ def test_the_audit_trains_twice_and_goes_on_with_the_decisions_of_a_review(photo
     assert len(cleaned) == 36 and cleaned["label_weight"].to_numpy().max() <= 1
     audit_id = json.loads((folder / "audit" / "summary.json").read_text(encoding="utf-8"))["audit_id"]
     entries = [{"id": "ant/00.png", "decision": "drop"}]
-    decisions = tmp_path / "decisions.json"
+    decisions = tmp_path / "my decisions.json"
     decisions.write_text(json.dumps({"format": 1, "audit_id": audit_id, "decisions": entries}), encoding="utf-8")
     run(DECISIONS=str(decisions))
     ids = pyarrow.parquet.read_table(folder / "cleaned.parquet")["id"].to_pylist()
@@ -43,12 +57,12 @@ def test_the_audit_trains_twice_and_goes_on_with_the_decisions_of_a_review(photo
 
 
 @pytest.mark.slow
-def test_audit_first_trains_anew_where_decisions_change_the_labels(photos, tmp_path):
+def test_audit_first_trains_anew_where_decisions_change_the_labels(photos, tmp_path, quick_path):
     backbone = timm.create_model("test_resnet", num_classes=0)
     timm.models.save_for_hf(backbone, str(tmp_path / "backbone"), safe_serialization=True)
     options = ["--model.backbone=timm:test_resnet", "--model.pretrained=false", "--trainer.accelerator=cpu"]
     options += ["--trainer.max_epochs=1", "--data.image_size=32", "--data.num_workers=0", "--data.batch_size=8"]
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "SIZE": "32"}
+    environment = {**os.environ, "PATH": quick_path, "SIZE": "32"}
     environment |= {"DATA": str(photos), "BACKBONE": f"timm:local-dir:{tmp_path / 'backbone'}"}
     command = ["bash", str(RECIPES / "audit_first.sh"), *options]
 

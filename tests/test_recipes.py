@@ -77,6 +77,16 @@ def left_files(name):
     return next(folder.rglob("clean_model/model.safetensors")).parent
 
 
+def test_refinement_trains_on_what_features_say(photos):
+    cli = run_recipe("refine.yaml", f"--data.source={photos}", "--data.image_size=32")
+    left_files("refine")
+    assert cli.datamodule._datasets["train"].images.soft_labels.shape == (33, 3)
+    resumed = run_recipe(
+        "refine.yaml", f"--data.source={photos}", "--data.image_size=32", "--trainer.max_epochs=3", "--ckpt_path=last"
+    )
+    assert resumed.trainer.current_epoch == 3
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_manifest_of_scraped_images(suffix, photos):
     files = sorted(photos.rglob("*.png"))
