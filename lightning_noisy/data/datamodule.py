@@ -136,6 +136,7 @@ class NoisyImageDataModule(L.LightningDataModule):
         self.merge_similar_classes = merge_similar_classes
         self.on_empty_class = on_empty_class
         self._is_told = False
+        self._not_read: dict[str, dict[str, tuple[int, str]]] = {}
         self._datasets: dict[str, ImageDataset] = {}
         self._train_loader: ResumableLoader | None = None
         self._loader_state: dict[str, int] | None = None
@@ -147,6 +148,7 @@ class NoisyImageDataModule(L.LightningDataModule):
         for split, source in self.other_sources.items():
             if source is not None:
                 raw[split] = read_other_source(split, source, self.columns, self.seed, self.on_empty_class)
+        self._not_read = {split: part.not_read for split, part in raw.items()}
         if self.merge_similar_classes:
             raw = merge_similar_classes(raw, self.given_class_names)
         splits = self._numbered(raw)
@@ -245,7 +247,7 @@ class NoisyImageDataModule(L.LightningDataModule):
         log_dir = trainer.log_dir if trainer is not None and trainer.loggers else None  # asks all processes
         if trainer is not None and (not trainer.is_global_zero or trainer.fast_dev_run):
             return
-        findings = find_what_is_odd(self.splits, looks, self.source)
+        findings = find_what_is_odd(self.splits, looks, self.source, self._not_read)
         file = None if log_dir is None else Path(log_dir) / FINDINGS_FILE
         if file is not None:
             write_findings(findings, file)

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ class Findings:
         two_labels: Groups of images with the same bytes and different labels, each image with its ``split``, ``id`` and
             ``label``: all labels but one are wrong for certain.
         suspicious_names: Of classes and files, in words.
+        not_read: Files in the folders that are no images, or have no class, by split and kind (a suffix, or words):
+            how many ``files``, and the ``first``.
     """
 
     source: str
@@ -54,15 +56,22 @@ class Findings:
     not_decoded: dict[str, int]
     two_labels: list[list[dict[str, str]]]
     suspicious_names: list[str]
+    not_read: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
 
 
-def find_what_is_odd(splits: Mapping[str, LabelledImages], looks: Mapping[str, Look], source: str) -> Findings:
+def find_what_is_odd(
+    splits: Mapping[str, LabelledImages],
+    looks: Mapping[str, Look],
+    source: str,
+    not_read: Mapping[str, Mapping[str, tuple[int, str]]] | None = None,
+) -> Findings:
     """What a look at the images of each split, their names and their labels tell.
 
     Args:
         splits: By name; ``train`` is among them.
         looks: At each of them.
         source: The user's name for the data.
+        not_read: By split, what :class:`~lightning_noisy.data.sources.RawSplit` tells of files that are no images.
     """
     names = splits["train"].class_names
     counts = {split: np.bincount(images.noisy_labels, minlength=len(names)) for split, images in splits.items()}
@@ -76,6 +85,11 @@ def find_what_is_odd(splits: Mapping[str, LabelledImages], looks: Mapping[str, L
         {split: len(found) - not_opened[split] for split, found in reasons.items()},
         _same_bytes_under_two_labels(splits, looks),
         [*_suspicious_classes(names), *_suspicious_files(splits)],
+        {
+            split: {kind: {"files": number, "first": first} for kind, (number, first) in kinds.items()}
+            for split, kinds in (not_read or {}).items()
+            if kinds
+        },
     )
 
 
@@ -107,6 +121,9 @@ def findings_table(findings: Findings) -> Table:
     in_conflict = [image["split"] for group in findings.two_labels for image in group]
     conflicts = {split: in_conflict.count(split) for split in findings.images}
     add("same file under two labels", conflicts, style="yellow" if in_conflict else None)
+    if findings.not_read:
+        kinds = {split: findings.not_read.get(split, {}).values() for split in findings.images}
+        add("files that are not read", {split: sum(kind["files"] for kind in kinds[split]) for split in kinds})
     return table
 
 
@@ -117,6 +134,10 @@ def tell_findings(findings: Findings, console: Console, file: Path | None) -> No
     for group in findings.two_labels[:SHOWN_NAMES]:
         words = ", ".join(f"{image['id']} is {image['label']!r}" for image in group[:SHOWN_NAMES])
         console.print(f"Same file, two labels: {words}", markup=False, highlight=False)
+    for kinds in findings.not_read.values():
+        named = sorted(kinds.items(), key=lambda kind: -kind[1]["files"])[:SHOWN_NAMES]
+        words = "; ".join(f"{found['files']:,} ({kind}) such as {found['first']!r}" for kind, found in named)
+        console.print(f"Not read: {words}", markup=False, highlight=False)
     for words in findings.suspicious_names:
         console.print(f"Suspicious: {words}", markup=False, highlight=False)
     if file is not None:

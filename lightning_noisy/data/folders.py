@@ -2,7 +2,7 @@
 
 import mimetypes
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,6 +19,8 @@ SYSTEM_NAMES = {
 }  # fmt: skip
 """What unpackers, file browsers and network disks leave behind, in lower case; hidden files start with a dot."""
 USUAL_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+NO_SUFFIX, DEAD_LINK, NO_CLASS = "no suffix", "a link that leads nowhere", "an image beside the class folders"
+"""Kinds of files that are not read, beside suffixes."""
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
@@ -47,11 +49,13 @@ def read_folder(root: Path, columns: Columns, argument: str, on_empty_class: str
     folders = _class_folders(root)
     by_split = {SPLIT_NAMES[folder.name.lower()]: folder for folder in folders if folder.name.lower() in SPLIT_NAMES}
     if "train" not in by_split or len(by_split) < len(folders):
-        return {"train": _read_class_folders(root, root, argument, on_empty_class)}
+        return {"train": _read_class_folders(root, root, columns, argument, on_empty_class)}
     splits = {}
     for split, folder in by_split.items():
         found = listed(folder)
-        splits[split] = found["train"] if found else _read_class_folders(root, folder, argument, on_empty_class)
+        if found is None:
+            found = {"train": _read_class_folders(root, folder, columns, argument, on_empty_class)}
+        splits[split] = found["train"]
     return splits
 
 
@@ -60,7 +64,7 @@ def is_left_behind(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
-def _read_class_folders(root: Path, folder: Path, argument: str, on_empty_class: str) -> RawSplit:
+def _read_class_folders(root: Path, folder: Path, columns: Columns, argument: str, on_empty_class: str) -> RawSplit:
     class_folders = _class_folders(folder)
     if not class_folders:
         raise ValueError(
@@ -70,8 +74,13 @@ def _read_class_folders(root: Path, folder: Path, argument: str, on_empty_class:
     paths: list[str] = []
     labels: list[str] = []
     empty: list[str] = []
+    not_read: dict[str, tuple[int, str]] = {}
+    for file in sorted(entry for entry in folder.iterdir() if not entry.is_dir() and not is_left_behind(entry.name)):
+        if _is_image(file, image_suffixes()):
+            _count(not_read, NO_CLASS, file, root)
     for class_folder in class_folders:
-        files = sorted(_image_files(class_folder))
+        _check_lists_agree(class_folder, columns, argument)
+        files = sorted(_image_files(class_folder, lambda kind, file: _count(not_read, kind, file, root)))
         name = readable(class_folder.name)
         if not files and on_empty_class == "error":
             raise ValueError(
@@ -88,7 +97,33 @@ def _read_class_folders(root: Path, folder: Path, argument: str, on_empty_class:
     ids = pa.array(map(readable, paths), pa.string())
     files_of_rows = ids if all(map(is_utf8, paths)) else pa.array(map(os.fsencode, paths), pa.binary())
     names = pa.array(labels, pa.string())
-    return RawSplit(FileStore(root, files_of_rows), unique_ids(ids), names, where=readable(str(folder)))
+    where = readable(str(folder))
+    return RawSplit(FileStore(root, files_of_rows), unique_ids(ids), names, where=where, not_read=not_read)
+
+
+def _check_lists_agree(class_folder: Path, columns: Columns, argument: str) -> None:
+    """Looks whether a ``metadata`` file inside a class folder gives its images several labels.
+
+    Raises:
+        ValueError: If it does: then it is not clear what the classes are.
+    """
+    from lightning_noisy.data.tables import read_metadata
+
+    metadata = _metadata_file(class_folder, argument)
+    found = None if metadata is None else read_metadata(metadata, columns, argument, is_optional=True)
+    labels = {label for split in (found or {}).values() for label in split.labels.unique().to_pylist()}
+    if metadata is not None and len(labels) > 1:
+        raise ValueError(
+            f"Expected the folders in argument `{argument}` to be the classes, or one list in it to tell them, but "
+            f"{readable(str(metadata))!r} gives the images of the folder {readable(class_folder.name)!r} the labels "
+            f"{', '.join(map(repr, sorted(map(str, labels))[:3]))}. Join such lists into one {metadata.name!r} beside "
+            "the folders, or rename them if the folders are right."
+        )
+
+
+def _count(counts: dict[str, tuple[int, str]], kind: str, file: Path, root: Path) -> None:
+    number, first = counts.get(kind, (0, readable(file.relative_to(root).as_posix())))
+    counts[kind] = number + 1, first
 
 
 def _class_folders(folder: Path) -> list[Path]:
@@ -103,8 +138,13 @@ def _class_folders(folder: Path) -> list[Path]:
     return found
 
 
-def _image_files(folder: Path) -> Iterator[Path]:
-    """The images below a class folder; links are followed, each folder once."""
+def _image_files(folder: Path, leave_out: Callable[[str, Path], None]) -> Iterator[Path]:
+    """The images below a class folder; links are followed, each folder once.
+
+    Args:
+        folder: The class folder.
+        leave_out: Is told the kind of each file that is no image.
+    """
     suffixes = image_suffixes()
     seen = _itself_and_above(folder)
     for place, folders, files in os.walk(folder, followlinks=True):
@@ -119,10 +159,11 @@ def _image_files(folder: Path) -> Iterator[Path]:
             seen.add(real)
             kept.append(name)
         folders[:] = kept
-        for name in files:
-            file = Path(place, name)
-            if not is_left_behind(name) and _is_image(file, suffixes):
+        for file in (Path(place, name) for name in sorted(files) if not is_left_behind(name)):
+            if _is_image(file, suffixes):
                 yield file
+            else:
+                leave_out(_kind(file), file)
 
 
 def _itself_and_above(folder: Path) -> set[str]:
@@ -145,6 +186,12 @@ def _is_image(file: Path, suffixes: set[str]) -> bool:
             return True
     except OSError:  # Pillow's word for "this is no image" is one
         return False
+
+
+def _kind(file: Path) -> str:
+    if not file.exists():
+        return DEAD_LINK
+    return file.suffix.lower() or NO_SUFFIX
 
 
 def _metadata_file(folder: Path, argument: str) -> Path | None:

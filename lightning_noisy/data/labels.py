@@ -84,10 +84,12 @@ def number_labels(raw: RawSplit, class_names: list[str], is_clean: bool, split: 
     """
     noisy_labels = _numbers(_known_labels(raw.labels, raw), raw, class_names, split)
     if raw.clean_labels is not None:
-        known = pc.invert(_is_missing(raw.clean_labels))
+        known = np.flatnonzero(~_is_missing(raw.clean_labels).to_numpy(zero_copy_only=False))
         clean_labels = np.full(len(noisy_labels), UNKNOWN, dtype=np.int64)
-        numbers = _numbers(_as_labels(raw.clean_labels.filter(known), raw), raw, class_names, split)
-        clean_labels[known.to_numpy(zero_copy_only=False)] = numbers
+        rows = known if raw.table_rows is None else raw.table_rows[known]
+        checked = replace(raw, ids=raw.ids.take(pa.array(known)), table_rows=rows)
+        labels = _as_labels(raw.clean_labels.take(pa.array(known)), raw)
+        clean_labels[known] = _numbers(labels, checked, class_names, split, "clean labels")
     elif is_clean or raw.is_clean:
         clean_labels = noisy_labels.copy()
     else:
@@ -113,8 +115,8 @@ def training_weights(raw: RawSplit) -> np.ndarray | None:
     if len(wrong):
         row = int(wrong[0])
         raise ValueError(
-            f"Expected the weights of {raw.where!r} to be finite and at least 0, but row {row} "
-            f"({raw.ids[row].as_py()!r}) has {raw.weights[row].as_py()}. Correct it, or name another `weight_column`."
+            f"Expected the weights of {raw.where!r} to be finite and at least 0, but {raw.name_of(row)} has "
+            f"{raw.weights[row].as_py()}. Correct it, or name another `weight_column`."
         )
     if not weights.any():
         raise ValueError(
@@ -225,30 +227,30 @@ def transition_matrix_from(checked: np.ndarray | None) -> Tensor | None:
     return torch.from_numpy(checked / checked.sum(axis=1, keepdims=True))
 
 
-def _numbers(labels: pa.Array, raw: RawSplit, class_names: list[str], split: str) -> np.ndarray:
+def _numbers(labels: pa.Array, raw: RawSplit, class_names: list[str], split: str, kind: str = "labels") -> np.ndarray:
     if pa.types.is_integer(labels.type):
         if raw.class_names is None and numbers_are_names(class_names):
-            return _numbers(labels.cast(pa.string()), raw, class_names, split)
+            return _numbers(labels.cast(pa.string()), raw, class_names, split, kind)
         count = len(class_names if raw.class_names is None else raw.class_names)
         numbers = labels.to_numpy(zero_copy_only=False).astype(np.int64)
         outside = np.flatnonzero((numbers < 0) | (numbers >= count))
         if len(outside):
             row = int(outside[0])
             raise ValueError(
-                f"Expected the labels of {raw.where!r} to lie in 0..{count - 1}, but row {row} "
-                f"({raw.ids[row].as_py()!r}) has {numbers[row]}. Correct the row, or give all `class_names`."
+                f"Expected the {kind} of {raw.where!r} to lie in 0..{count - 1}, but {raw.name_of(row)} has "
+                f"{numbers[row]}. Correct the row, or give all `class_names`."
             )
         if raw.class_names is not None and raw.class_names != class_names:
-            return _numbers(pa.array(raw.class_names).take(labels), raw, class_names, split)
+            return _numbers(pa.array(raw.class_names).take(labels), raw, class_names, split, kind)
         return numbers
     indices = pc.index_in(labels, value_set=pa.array(class_names, labels.type))
     if indices.null_count:
-        raise _unknown_label(labels.filter(pc.is_null(indices)), labels, raw, class_names, split)
+        raise _unknown_label(labels.filter(pc.is_null(indices)), labels, raw, class_names, split, kind)
     return indices.to_numpy(zero_copy_only=False).astype(np.int64)
 
 
 def _unknown_label(
-    unknown: pa.StringArray, labels: pa.StringArray, raw: RawSplit, class_names: list[str], split: str
+    unknown: pa.StringArray, labels: pa.StringArray, raw: RawSplit, class_names: list[str], split: str, kind: str
 ) -> ValueError:
     label = unknown[0].as_py()
     row = pc.index(labels, label).as_py()
@@ -256,8 +258,8 @@ def _unknown_label(
     hint = f" Did you mean {near[0]!r}?" if near else ""
     if split == "train":
         return ValueError(
-            f"Expected the labels of {raw.where!r} to be among the {len(class_names)} classes, but row {row} "
-            f"({raw.ids[row].as_py()!r}) has {label!r}.{hint} Correct the row, or give all `class_names`."
+            f"Expected the {kind} of {raw.where!r} to be among the {len(class_names)} classes, but {raw.name_of(row)} "
+            f"has {label!r}.{hint} Correct the row, or give all `class_names`."
         )
     count = pc.count(unknown.filter(pc.equal(unknown, label))).as_py()
     others = len(unknown.unique()) - 1
@@ -273,8 +275,8 @@ def _known_labels(labels: pa.Array, raw: RawSplit) -> pa.Array:
     rows = np.flatnonzero(_is_missing(labels).to_numpy(zero_copy_only=False))
     if len(rows):
         raise ValueError(
-            f"Row {rows[0]} ({raw.ids[int(rows[0])].as_py()!r}) of {raw.where!r} has no label, and so have {len(rows)} "
-            "rows in all. Fill them in or drop them."
+            f"Expected a label in each row of {raw.where!r}, but {raw.name_of(int(rows[0]))} has none, one of "
+            f"{len(rows)} such rows. Fill them in or drop them."
         )
     return _as_labels(labels, raw)
 

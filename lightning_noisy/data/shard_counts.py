@@ -99,15 +99,22 @@ def find_shard_classes(shards: Shards, class_names: Sequence[str] | None) -> lis
     return class_names_from(pa.array(labels), shards.where)
 
 
-def count_pairs(shards: Shards, class_names: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+def count_pairs(
+    shards: Shards, class_names: list[str], split: str = "train"
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Given labels, clean labels (-1 where unknown) and how many images carry both, (M,) each; ``None`` if unknown.
+
+    Args:
+        shards: The images.
+        class_names: The K names.
+        split: Which one they are, for messages.
 
     Raises:
         ValueError: If a label is none of the classes.
     """
     if shards.pairs is None:
         return None
-    number = LabelNumbers(class_names, shards.layout)
+    number = LabelNumbers(class_names, shards.layout, split)
     found = [
         (number(label, shard_name(url)), UNKNOWN if clean is None else number(clean, shard_name(url)), times)
         for (label, clean), (times, url) in shards.pairs.items()
@@ -122,9 +129,11 @@ class LabelNumbers:
     Args:
         class_names: The K names.
         layout: Of the shards, which may have names and numbers of their own.
+        split: Which one they are, for messages.
     """
 
-    def __init__(self, class_names: list[str], layout: Layout) -> None:
+    def __init__(self, class_names: list[str], layout: Layout, split: str = "train") -> None:
+        self.split = split
         self.own_names = layout.class_names if layout.class_names != class_names else None
         self.by_name = layout.class_names is None and numbers_are_names(class_names)
         self.numbers = {name: number for number, name in enumerate(class_names)}
@@ -141,6 +150,11 @@ class LabelNumbers:
             return self.numbers[label]
         if label is None:
             raise ValueError(f"{place!r} has no label. Fill it in, or drop the image.")
+        if self.split != "train":
+            raise ValueError(
+                f"Expected the {self.split} images to be of the {len(self.numbers)} classes that the training images "
+                f"have, but {place!r} has {label!r}. Add training images of it, or take those {self.split} images out."
+            )
         raise ValueError(
             f"Expected the labels to be among the {len(self.numbers)} classes, names or numbers from 0 to "
             f"{len(self.numbers) - 1}, but {place!r} has {label!r}. Correct it, or give all `class_names`."

@@ -28,12 +28,15 @@ def similar_names(names: Iterable[str]) -> list[list[str]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def warn_of_similar_classes(counts: Mapping[str, int], where: str) -> None:
+def warn_of_similar_classes(
+    counts: Mapping[str, int], where: str, remedy: str = "set `merge_similar_classes: true`"
+) -> None:
     """Warns once, naming the classes that are alike.
 
     Args:
         counts: Of each class, how many images it has.
         where: The source's name.
+        remedy: What to do if they are one class.
     """
     groups = similar_names(counts)
     if groups:
@@ -41,7 +44,7 @@ def warn_of_similar_classes(counts: Mapping[str, int], where: str) -> None:
         more = f"; and {len(groups) - SHOWN_GROUPS} more" if len(groups) > SHOWN_GROUPS else ""
         rank_zero_warn(
             f"Some classes of {where!r} differ by case, spaces or Unicode form alone: "
-            f"{'; '.join(words[:SHOWN_GROUPS])}{more}. If they are one class each, set `merge_similar_classes: true`."
+            f"{'; '.join(words[:SHOWN_GROUPS])}{more}. If they are one class each, {remedy}."
         )
 
 

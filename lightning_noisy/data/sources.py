@@ -3,7 +3,7 @@
 import gzip
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ class RawSplit:
         is_clean: Whether the labels are known to be right.
         where: The source's name for messages.
         weights: N numbers, what each image weighs in the training loss; ``None`` if there are none.
+        table_rows: (N,) which rows of the table they are, from 0 on, where it has others too; ``None`` is all of it.
+        not_read: Files beside the images that are none, by kind: how many, and the first.
     """
 
     store: ImageStore
@@ -42,6 +44,13 @@ class RawSplit:
     is_clean: bool = False
     where: str = ""
     weights: pa.Array | None = None
+    table_rows: np.ndarray | None = None
+    not_read: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    def name_of(self, row: int) -> str:
+        """``row 7 ('img/3.png')``, as the table that the user knows counts them, from 0 on."""
+        number = row if self.table_rows is None else int(self.table_rows[row])
+        return f"row {number} ({self.ids[row].as_py()!r})"
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from lightning_noisy.data.loading import ImageDataset, evaluation_loader, world
 from lightning_noisy.data.scan import leave_out_broken, look_at_images
 from lightning_noisy.data.shard_counts import Shards, count_pairs, find_shard_classes, look_at_shards
 from lightning_noisy.data.shards import find_shards, names_shards
+from lightning_noisy.data.similar_classes import warn_of_similar_classes
 from lightning_noisy.data.sources import Columns, read_other_source
 from lightning_noisy.data.stream import StreamedImages, StreamLoader, plan_stream
 from lightning_noisy.data.table import LabelledImages
@@ -126,6 +127,9 @@ class StreamingImageDataModule(L.LightningDataModule):
         pairs = count_pairs(self.train_shards, names)
         if pairs is not None:
             counts = np.bincount(pairs[0], weights=pairs[2], minlength=len(names))
+            if self.given_class_names is None:
+                counted = dict(zip(names, counts.astype(int).tolist(), strict=True))
+                warn_of_similar_classes(counted, self.source, "write one name of each into the shards")
             check_every_class_has_images(counts, names, self.source)
         return names
 
@@ -147,9 +151,9 @@ class StreamingImageDataModule(L.LightningDataModule):
             elif source is not None:
                 raw = read_other_source(split, source, self.columns, self.seed)
                 splits[split] = number_labels(raw, self.class_names, split in self.clean_splits, split)
-        for images in splits.values():
+        for split, images in splits.items():
             if isinstance(images, Shards):
-                count_pairs(images, self.class_names)
+                count_pairs(images, self.class_names, split)
         return splits
 
     @property

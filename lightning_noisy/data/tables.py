@@ -262,6 +262,7 @@ def _rows(whole: RawSplit, rows: np.ndarray) -> RawSplit:
         labels=whole.labels.take(taken),
         clean_labels=None if whole.clean_labels is None else whole.clean_labels.take(taken),
         weights=None if whole.weights is None else whole.weights.take(taken),
+        table_rows=rows,
     )
 
 

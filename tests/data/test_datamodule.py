@@ -380,7 +380,7 @@ MISTAKES = {
     "no usual column": (lambda p: {"source": _csv(p, "a,b\n1,2\n")}, r"`image_column`.*\['a', 'b'\]"),
     "label missing": (
         lambda p: mistake_in_a_manifest(p, label=["ant"] * 5 + [""] + ["bee"] * 30),
-        r"Row 5 \('ant/05\.png'\).*no label",
+        r"row 5 \('ant/05\.png'\) has none, one of 1 such rows",
     ),
     "gap": (
         lambda p: {**mistake_in_a_manifest(p, label=[0, 1, 3] * 12), "class_names": list("abcd")},

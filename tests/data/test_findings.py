@@ -130,6 +130,21 @@ def test_a_fit_tells_them_once_and_keeps_them_beside_its_logs(photos, tmp_path, 
     assert "The images of" not in capsys.readouterr().out
 
 
+def test_files_that_are_not_read_are_named(photos, tmp_path, capsys):
+    for number in range(1200):
+        (photos / "ant" / f"{number:04}.json").write_text("{}", encoding="utf-8")
+    (photos / "[red]x").mkdir()
+    draw_image(0, 3).save(photos / "[red]x" / "0.png")
+    draw_image(0, 4).save(photos / "[red]x" / "1.png")
+    (photos / "[red]x" / "a.heic").write_bytes(b"x")
+    _, file = fit(photos, tmp_path)
+    out = " ".join(capsys.readouterr().out.split())
+    assert "files that are not read │ 1,201 │ 0 │" in out
+    assert "Not read: 1,200 (.json) such as 'ant/0000.json'; 1 (.heic) such as '[red]x/a.heic'" in out
+    kept = json.loads(file.read_text(encoding="utf-8"))["not_read"]
+    assert kept["train"][".json"] == {"files": 1200, "first": "ant/0000.json"} and kept.keys() == {"train"}
+
+
 def test_a_quiet_fit_keeps_the_file_alone(photos, tmp_path, capsys):
     _, file = fit(photos, tmp_path, enable_progress_bar=False)
     assert "The images of" not in capsys.readouterr().out

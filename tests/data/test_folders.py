@@ -163,3 +163,45 @@ def test_a_class_that_only_the_test_images_have(photos, tmp_path):
     given = {"class_names": ["ant", "bee", "cat", "wolf", "yak"], "on_empty_class": "skip"}
     with pytest.raises(ValueError, match=r"Class 'wolf' has no images for training.*label of 2 test images"):
         _ = module(photos, **options, **given).splits
+
+
+def test_lists_inside_class_folders_may_not_contradict_them(photos):
+    expected = label_of_each_id(module(photos))
+    write_metadata(photos / "ant", "csv", [{"file_name": "00.png", "text": "an ant"}])
+    write_metadata(photos / "bee", "jsonl", [{"file_name": f"{n:02}.png", "label": 7} for n in range(12)])
+    assert label_of_each_id(module(photos)) == expected, "one label throughout says nothing else than the folder"
+    write_metadata(photos / "cat", "parquet", [{"file_name": f"{n:02}.png", "label": "lt"[n % 2]} for n in range(12)])
+    with pytest.raises(
+        ValueError, match=r"cat/metadata\.parquet' gives .* the folder 'cat' the labels 'l', 't'\. Join"
+    ):
+        _ = module(photos).splits
+
+
+def test_files_that_are_no_images_are_counted_by_their_kinds(photos):
+    expected = label_of_each_id(module(photos))
+    for name in (
+        "ant/list.txt",
+        "bee/deep/a.TXT",
+        "bee/b.heic",
+        "cat/LICENSE",
+        "notes.md",
+        "ant/.hidden",
+        "ant/Thumbs.db",
+    ):
+        (photos / name).parent.mkdir(exist_ok=True)
+        (photos / name).write_text("no image", encoding="utf-8")
+    save(photos / "stray.png")
+    (photos / "cat" / "gone.png").symlink_to(photos / "nowhere.png")
+    (photos / "cat" / "round").symlink_to(photos / "cat" / "about")
+    (photos / "cat" / "about").symlink_to(photos / "cat" / "round")
+    data = module(photos)
+    assert label_of_each_id(data) == expected
+    assert data._not_read == {
+        "train": {
+            "an image beside the class folders": (1, "stray.png"),
+            ".txt": (2, "ant/list.txt"),
+            ".heic": (1, "bee/b.heic"),
+            "no suffix": (1, "cat/LICENSE"),
+            "a link that leads nowhere": (3, "cat/about"),
+        }
+    }

@@ -6,11 +6,12 @@ import warnings
 import datasets
 import pytest
 
-from lightning_noisy import NoisyImageDataModule
+from lightning_noisy import NoisyImageDataModule, StreamingImageDataModule
 from lightning_noisy.audit.source import describe_source
 from lightning_noisy.data.similar_classes import similar_names, spelling_key
 
 from ..conftest import draw_image
+from .shard_files import NAMES, write_parquet
 
 SPLIT_E = unicodedata.normalize("NFD", "café")
 
@@ -89,3 +90,16 @@ def test_an_audit_reads_them_merged_again(tmp_path):
     source = write(tmp_path, ["Dog", "dog", "cat"])
     data = NoisyImageDataModule(source, merge_similar_classes=True)
     assert NoisyImageDataModule(**describe_source(data)).class_names == data.class_names == ["Dog", "cat"]
+
+
+def test_classes_of_shards_that_are_called_alike_are_named(tmp_path):
+    spellings = {0: ("Ant", "ant"), 1: ("caf\u00e9", "cafe\u0301"), 2: ("dog", "dog")}
+    shards = write_parquet(tmp_path / "p", (13, 13), label=lambda number, kind: spellings[kind][number % 2])
+    data = StreamingImageDataModule(str(shards))
+    with pytest.warns(UserWarning, match=r"'Ant' \(5 images\) and 'ant' \(4 images\).*write one name") as caught:
+        assert len(data.class_names) == 5
+    assert len(caught) == 1 and "caf\u00e9" in str(caught[0].message)
+    data = StreamingImageDataModule(str(write_parquet(tmp_path / "q", (13, 13))), class_names=list(NAMES))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert data.class_names == list(NAMES)

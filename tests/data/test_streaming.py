@@ -360,6 +360,20 @@ def test_labels_may_be_ids_with_gaps(tmp_path):
     assert read_labels(data) == expected_labels(PARQUET, names=["0", "2", "4"])
 
 
+@pytest.mark.parametrize("kind", ["parquet", "tar"])
+def test_a_class_that_only_the_test_shards_have(kind, tmp_path):
+    train = write_parquet(tmp_path / "train", SIZES)
+    if kind == "parquet":
+        test = write_parquet(tmp_path / "test", (3, 3), label=lambda number, kind: "wolf" if number == 4 else "ant")
+    else:
+        test = write_tars(
+            tmp_path / "test", (3, 3), lambda n, k: {"json": json.dumps({"label": "wolf" if n == 4 else "ant"})}
+        )
+    data = make(train, test_source=str(test))
+    with pytest.raises(ValueError, match=r"test images to be of the 3 classes.*'001\.\w+' has 'wolf'.*Add training"):
+        data.setup("test")
+
+
 def test_a_shard_that_is_no_shard_is_named(tmp_path):
     for write, suffix in ((write_parquet, "parquet"), (write_tars, "tar")):
         folder = write(tmp_path / suffix, SIZES)
