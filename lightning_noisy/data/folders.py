@@ -21,6 +21,7 @@ SYSTEM_NAMES = {
 USUAL_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 NO_SUFFIX, DEAD_LINK, NO_CLASS = "no suffix", "a link that leads nowhere", "an image beside the class folders"
 """Kinds of files that are not read, beside suffixes."""
+MANIFESTS = (".csv", ".tsv", ".jsonl", ".parquet")
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
@@ -47,9 +48,17 @@ def read_folder(root: Path, columns: Columns, argument: str, on_empty_class: str
     if found is not None:
         return found
     folders = _class_folders(root)
-    by_split = {SPLIT_NAMES[folder.name.lower()]: folder for folder in folders if folder.name.lower() in SPLIT_NAMES}
-    if "train" not in by_split or len(by_split) < len(folders):
+    if not folders or not all(folder.name.lower() in SPLIT_NAMES for folder in folders):
+        if argument == "source":
+            _check_is_no_cover(root, folders)
         return {"train": _read_class_folders(root, root, columns, argument, on_empty_class)}
+    by_split = {SPLIT_NAMES[folder.name.lower()]: folder for folder in folders}
+    if len(by_split) < len(folders) or ("train" not in by_split and argument == "source"):
+        raise ValueError(
+            f"Expected argument `{argument}` to hold one folder of training images and one for each other split, but "
+            f"{readable(str(root))!r} holds {' and '.join(repr(readable(folder.name)) for folder in folders)}. Add a "
+            "folder 'train' beside them or join what belongs together, or name them as `val_source` and `test_source`."
+        )
     splits = {}
     for split, folder in by_split.items():
         found = listed(folder)
@@ -57,6 +66,19 @@ def read_folder(root: Path, columns: Columns, argument: str, on_empty_class: str
             found = {"train": _read_class_folders(root, folder, columns, argument, on_empty_class)}
         splits[split] = found["train"]
     return splits
+
+
+def _check_is_no_cover(root: Path, folders: list[Path]) -> None:
+    """Raises a :class:`ValueError` where the only folder is no class: the classes, or a list of them, lie elsewhere."""
+    if len(folders) != 1:
+        return
+    lists = [file for file in sorted(root.iterdir()) if file.suffix.lower() in MANIFESTS and file.is_file()]
+    meant = [*lists, *(folders if len(_class_folders(folders[0])) > 1 else [])]
+    if meant:
+        raise ValueError(
+            f"Expected argument `source` to hold a folder for each class, but {readable(str(root))!r} holds one, "
+            f"{readable(folders[0].name)!r}. Did you mean {' or '.join(repr(readable(str(path))) for path in meant)}?"
+        )
 
 
 def is_left_behind(name: str) -> bool:
@@ -80,12 +102,16 @@ def _read_class_folders(root: Path, folder: Path, columns: Columns, argument: st
             _count(not_read, NO_CLASS, file, root)
     for class_folder in class_folders:
         _check_lists_agree(class_folder, columns, argument)
-        files = sorted(_image_files(class_folder, lambda kind, file: _count(not_read, kind, file, root)))
+        left_out: list[tuple[str, Path]] = []
+        files = sorted(_image_files(class_folder, lambda kind, file: left_out.append((kind, file))))  # noqa: B023
+        for kind, file in left_out:
+            _count(not_read, kind, file, root)
         name = readable(class_folder.name)
         if not files and on_empty_class == "error":
+            others = f", but {len(left_out)} others, such as {readable(left_out[0][1].name)!r}" if left_out else ""
             raise ValueError(
                 f"Class {name!r} has no images: {readable(str(class_folder))!r} holds no file that ends in .jpg, .png, "
-                ".webp or another image suffix. Fill the folder, remove it, or set `on_empty_class: skip`."
+                f".webp or another image suffix{others}. Fill the folder, remove it, or set `on_empty_class: skip`."
             )
         if not files:
             empty.append(name)

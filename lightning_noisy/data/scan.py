@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,14 @@ def leave_out_broken(
     path = (Path.cwd() if trainer is None else Path(trainer.log_dir or trainer.default_root_dir)) / "broken_images.csv"
     if trainer is None or trainer.is_global_zero:
         write_broken_images(path, rows)
+    broken = list(chain(*rows.values()))
+    if len(broken) == sum(map(len, splits.values())) and all(why.startswith("FileNotFound") for _, _, why in broken):
+        name, place, _ = broken[0]
+        raise ValueError(
+            f"Expected the images of {source!r} where it says, but none of the {count} is there, the first of them "
+            f"{name!r} as {place!r}. Paths in a table are read from the table's own folder on: correct them, or move "
+            "the table."
+        )
     first = "; ".join(f"{name} ({why})" for part in rows.values() for name, _, why in part[:3])
     message = (
         f"{count} of {sum(map(len, splits.values()))} images can't be decoded (argument `source` is "

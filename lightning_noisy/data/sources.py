@@ -15,7 +15,10 @@ from lightning_noisy.data.stores import ArrayStore
 from lightning_noisy.data.table import ImageStore
 from lightning_noisy.data.table_paths import URL
 
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
+SPLIT_NAMES = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
 DIGITS_TEST_SIZE = 497
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from lightning_noisy.data.sources import SPLIT_NAMES, Columns, RawSplit
+from lightning_noisy.data.sources import SPLIT_NAMES, Columns, RawSplit, image_suffixes
 from lightning_noisy.data.stores import DatasetStore, FileStore
 from lightning_noisy.data.table import unique_ids
 from lightning_noisy.data.table_paths import check_no_urls, usable_paths
@@ -21,6 +21,13 @@ IMAGE_COLUMNS = ("path", "file_name", "filename", "file", "image", "image_path",
 LABEL_COLUMNS = ("label", "noisy_label", "labels", "class", "target", "category", "fine_label")
 WEIGHT_COLUMN = "label_weight"
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
+REMEDIES = {
+    **dict.fromkeys((".zip", ".gz", ".tgz", ".tar", ".rar", ".7z", ".bz2", ".xz"), " Unpack it first."),
+    **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), " Save the sheet as CSV."),
+    **dict.fromkeys((".txt", ".lst", ".list"), " Give it a first line such as 'path,label' and call it .csv or .tsv."),
+    ".json": ' Write one object a line, such as {"path": "a.jpg", "label": "ant"}, and call it .jsonl.',
+}
+"""What to do with files that are often given in the place of a manifest."""
 
 
 def read_manifest(path: Path, columns: Columns, argument: str) -> dict[str, RawSplit]:
@@ -33,6 +40,7 @@ def read_manifest(path: Path, columns: Columns, argument: str) -> dict[str, RawS
     if suffix not in SUFFIXES:
         raise ValueError(
             f"Expected argument `{argument}` to be a manifest ending in {', '.join(SUFFIXES)}, but got {path.name!r}."
+            f"{REMEDIES.get(suffix, '')}"
         )
     if suffix == ".parquet" and _embeds_images(path, columns):
         return _read_dataset(_dataset_from_parquet(path), columns, path.name, path.parent)
@@ -69,7 +77,8 @@ def read_metadata(path: Path, columns: Columns, argument: str, is_optional: bool
         return splits
     folder_of_row = pc.list_element(pc.split_pattern(whole.store.paths, "/", max_splits=1), 0)
     folders = {folder.lower() for folder in folder_of_row.unique().to_pylist()}
-    return _cut(whole, folder_of_row, path.name) if "train" in folders and folders <= set(SPLIT_NAMES) else splits
+    names = {SPLIT_NAMES.get(folder) for folder in folders}
+    return _cut(whole, folder_of_row, path.name) if "train" in names and None not in names else splits
 
 
 def read_hub(name: str, columns: Columns, argument: str) -> dict[str, RawSplit]:
@@ -287,9 +296,15 @@ def find_column(argument: str, wanted: str | None, usual: Sequence[str], present
     if found is None:
         raise ValueError(
             f"Expected argument `{argument}` to be given, since {where!r} has none of the usual columns {list(usual)}, "
-            f"but {list(present)}."
+            f"but {list(present)}.{_hint_of_no_header(present)}"
         )
     return found
+
+
+def _hint_of_no_header(present: Sequence[str]) -> str:
+    if not any(Path(name).suffix.lower() in image_suffixes() for name in present):
+        return ""
+    return " Its first line seems to be an image already: put the names of the columns above it, such as 'path,label'."
 
 
 def same_column(name: str, present: Sequence[str]) -> str | None:

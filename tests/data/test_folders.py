@@ -205,3 +205,39 @@ def test_files_that_are_no_images_are_counted_by_their_kinds(photos):
             "a link that leads nowhere": (3, "cat/about"),
         }
     }
+
+
+def test_folders_of_splits_by_other_names(tmp_path):
+    for name in ("Training/ant/0.png", "Training/bee/0.png", "testing/ant/0.png", "Valid/bee/0.png"):
+        save(tmp_path / name)
+    data = module(tmp_path)
+    assert data.class_names == ["ant", "bee"]
+    assert {split: len(images) for split, images in data.splits.items()} == {"train": 2, "test": 1, "val": 1}
+    save(tmp_path / "train" / "ant" / "0.png")
+    with pytest.raises(ValueError, match=r"one folder of training images.*'Training' and 'Valid' and 'testing' and"):
+        _ = module(tmp_path).splits
+
+
+def test_splits_without_a_training_are_no_classes(photos, tmp_path):
+    save(tmp_path / "others" / "val" / "ant" / "0.png")
+    save(tmp_path / "others" / "test" / "bee" / "0.png")
+    with pytest.raises(ValueError, match=r"holds 'test' and 'val'\. Add a folder 'train'.*`test_source`"):
+        _ = module(tmp_path / "others").splits
+    data = module(photos, test_source=str(tmp_path / "others"))
+    assert label_of_each_id(data, "test") == {"test/bee/0.png": "bee"}
+
+
+def test_a_folder_around_the_classes_or_beside_a_list_is_not_meant(photos, tmp_path):
+    with pytest.raises(ValueError, match=r"holds one, 'photos'\. Did you mean '.*/photos'\?"):
+        _ = module(photos.parent).splits
+    save(tmp_path / "shop" / "img" / "0.png")
+    (tmp_path / "shop" / "labels.csv").write_text("path,label\nimg/0.png,a\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"holds one, 'img'\. Did you mean '.*/shop/labels\.csv'\?"):
+        _ = module(tmp_path / "shop").splits
+
+
+def test_a_class_folder_of_other_files_says_so(photos):
+    (photos / "dog").mkdir()
+    (photos / "dog" / "a.heic").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"Class 'dog' has no images.*but 1 others, such as 'a\.heic'"):
+        _ = module(photos).splits

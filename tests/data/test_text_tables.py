@@ -182,3 +182,27 @@ def test_no_warning_for_a_plain_table(write):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read(write(["dog", "cat"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [("photos.zip", "Unpack it first"), ("l.csv.gz", "Unpack it first"), ("l.xlsx", "Save the sheet as CSV"),
+     ("train.txt", "first line such as 'path,label'"), ("l.json", "one object a line")],
+)  # fmt: skip
+def test_files_in_the_place_of_a_table_are_told_how_to_become_one(name, remedy, tmp_path):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ValueError, match=f"manifest ending in .csv.*but got '{name}'.*{remedy}"):
+        read(str(tmp_path / name))
+
+
+def test_a_table_without_names_of_columns_is_told_so(write):
+    with pytest.raises(ValueError, match=r"\['img/9\.png', 'a'\]\. Its first line seems to be an image already"):
+        read(write("ab", header="img/9.png,a"))
+
+
+def test_a_table_none_of_whose_images_is_there(write, tmp_path):
+    with pytest.raises(ValueError, match=r"none of the 8 is there, the first of them '0\.png' as '.*/0\.png'\. Paths"):
+        read(write("ab", line="{row}.png,{label}"))
+    (tmp_path / "img" / "0.png").unlink()
+    with pytest.raises(ValueError, match="1 of 8 images can't be decoded"):
+        read(write("ab"))
