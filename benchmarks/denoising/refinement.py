@@ -26,8 +26,8 @@ class LabelRefinement(Ours):
     def loss(self, logits, labels, rows, epoch):
         if epoch != self.counts.epoch:
             self.start_epoch(epoch)
-        self.counts.observe(logits, labels)
-        return noisy_objective(self.layer, logits, labels, soft_labels=self._soft_labels[rows])
+        self.counts.observe(logits, labels, self._soft_labels[rows])
+        return noisy_objective(self.layer, logits, self._soft_labels[rows])
 
 
 @torch.no_grad()

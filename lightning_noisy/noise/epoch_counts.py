@@ -21,13 +21,15 @@ class EpochSummary:
     """What an epoch has shown, of all processes.
 
     Args:
-        label_counts: (K, K) ``[predicted class, noisy label]``, float64 on the CPU.
+        label_counts: (K, K) ``[predicted class, given noisy label]``, float64 on the CPU.
         confidence: The mean of the network's largest probability.
         clean_loss: The mean cross-entropy of the clean logits against the labels that were trained on.
         images: How many images had a label.
-        confidence_in_labels: The sum of the network's largest probability over the images whose label it predicts.
+        confidence_in_labels: The sum of the network's largest probability over the images whose label it predicts; of
+            the labels that were trained on.
         right: How many noisy labels of the last validation in this epoch the network has predicted.
         validated: How many labels that was looked for in; zero without a validation.
+        soft_counts: (K, K) as ``label_counts``, of the soft labels that were trained on in the place of the given ones.
     """
 
     label_counts: Tensor
@@ -37,11 +39,25 @@ class EpochSummary:
     confidence_in_labels: float = 0.0
     right: float = 0.0
     validated: float = 0.0
+    soft_counts: Tensor | None = None
+
+    @property
+    def trained_counts(self) -> Tensor:
+        """(K, K) of the labels that were trained on, given or soft: those that the layer models."""
+        return self.label_counts if self.soft_counts is None else self.soft_counts
 
     @property
     def held_out_agreement(self) -> float | None:
-        """The share of the noisy validation labels that the network predicted; ``None`` without a validation."""
-        return self.right / self.validated if self.validated else None
+        """The share of the noisy validation labels that the network predicted.
+
+        ``None`` without a validation, and where other labels were trained on, with which they can't be compared.
+        """
+        return self.right / self.validated if self.validated and self.soft_counts is None else None
+
+    @property
+    def disagreement(self) -> float:
+        """The share of the labels that were trained on with which the network disagrees."""
+        return float(disagreement_rate(self.trained_counts))
 
     @property
     def explained(self) -> float:
@@ -50,13 +66,13 @@ class EpochSummary:
         Of a calibrated network it is the share of the variance of agreement that its confidence explains: large where
         it disagrees with labels because images are hard, near zero where labels are wrong at random.
         """
-        total, agreeing = self.confidence * self.images, float(self.label_counts.trace())
+        total, agreeing = self.confidence * self.images, float(self.trained_counts.trace())
         disagreeing = max(self.images - agreeing, 1.0)
         return self.confidence_in_labels / max(agreeing, 1.0) - (total - self.confidence_in_labels) / disagreeing
 
     @property
     def estimated_rate(self) -> float:
-        """The share of the labels with which the network disagrees."""
+        """The share of the given labels with which the network disagrees."""
         return float(disagreement_rate(self.label_counts))
 
 
@@ -80,22 +96,33 @@ class EpochCounts:
         self.epoch: int | None = None
         self.last: EpochSummary | None = None
         self._label_counts: Tensor | None = None
+        self._soft_counts: Tensor | None = None
         self._sums: Tensor | None = None
         self._validation: Tensor | None = None
         self._validation_under_way: Tensor | None = None
         self._summary: EpochSummary | None = None
 
     @torch.no_grad()
-    def observe(self, clean_logits: Tensor, noisy_labels: Tensor) -> None:
-        """Counts one batch of a training: (B, K) logits and labels (B,) or (B, K); a label of -1 counts nothing."""
+    def observe(self, clean_logits: Tensor, noisy_labels: Tensor, soft_labels: Tensor | None = None) -> None:
+        """Counts one batch of a training; a label of -1 counts nothing.
+
+        Args:
+            clean_logits: (B, K).
+            noisy_labels: (B,) or (B, K).
+            soft_labels: (B, K), if they are trained on in the place of ``noisy_labels``.
+        """
         if self._validation_under_way is not None:
             self.end_validation()
         self._label_counts = add_label_counts(self._label_counts, clean_logits, noisy_labels)
-        soft = noisy_labels if noisy_labels.ndim == 2 else one_hot(noisy_labels, clean_logits.shape[1])
+        trained = noisy_labels
+        if soft_labels is not None:
+            self._soft_counts = add_label_counts(self._soft_counts, clean_logits, soft_labels)
+            trained = soft_labels
+        soft = trained if trained.ndim == 2 else one_hot(trained, clean_logits.shape[1])
         labelled = soft.float().sum(dim=1)
         confidence, predicted = clean_logits.float().softmax(dim=1).max(dim=1)
         in_labels = (confidence * soft.gather(1, predicted[:, None]).squeeze(1)).sum()
-        loss = clean_cross_entropy(clean_logits, noisy_labels) * len(clean_logits)
+        loss = clean_cross_entropy(clean_logits, trained) * len(clean_logits)
         self._sums = _added(self._sums, torch.stack([(confidence * labelled).sum(), loss, labelled.sum(), in_labels]))
         self._summary = None
 
@@ -123,10 +150,15 @@ class EpochCounts:
         if self._summary is None and self._label_counts is not None and self._sums is not None:
             latest = self._validation if self._validation_under_way is None else self._validation_under_way
             validation = torch.zeros_like(self._sums[:2]) if latest is None else latest.to(self._sums.device)
-            confidence, loss, images, *others = self.reduce(torch.cat([self._sums, validation])).tolist()
+            confidence, loss, images, in_labels, right, validated = self.reduce(
+                torch.cat([self._sums, validation])
+            ).tolist()
             counted = max(images, 1e-9)
             counts = self.reduce(self._label_counts)
-            self._summary = EpochSummary(counts, confidence / counted, loss / counted, images, *others)
+            soft_counts = None if self._soft_counts is None else self.reduce(self._soft_counts)
+            self._summary = EpochSummary(
+                counts, confidence / counted, loss / counted, images, in_labels, right, validated, soft_counts
+            )
         return self._summary
 
     @property
@@ -145,15 +177,15 @@ class EpochCounts:
         summary = self.so_far()
         if summary is not None and summary.images > 0:
             if noise_layer is not None:
-                gain = None if self.last is None else self.last.estimated_rate - summary.estimated_rate
+                gain = None if self.last is None else self.last.disagreement - summary.disagreement
                 noise_layer.update_from_counts(
-                    summary.label_counts, summary.confidence, summary.held_out_agreement, summary.explained, gain
+                    summary.trained_counts, summary.confidence, summary.held_out_agreement, summary.explained, gain
                 )
             self.last = summary
         self._forget_epoch()
 
     def _forget_epoch(self) -> None:
-        self._label_counts = self._sums = self._summary = None
+        self._label_counts = self._soft_counts = self._sums = self._summary = None
         self._validation = self._validation_under_way = None
 
     def state_dict(self, of_this_process: bool = False) -> dict[str, Any]:
@@ -165,7 +197,7 @@ class EpochCounts:
         """
         if of_this_process and self._summary is None:
             own = EpochCounts(lambda counts: counts.cpu().double())
-            own._label_counts, own._sums = self._label_counts, self._sums
+            own._label_counts, own._soft_counts, own._sums = self._label_counts, self._soft_counts, self._sums
             own._validation, own._validation_under_way = self._validation, self._validation_under_way
             return {"epoch": self.epoch, "so_far": _pack(own.so_far()), "last": _pack(self.last)}
         return {"epoch": self.epoch, "so_far": _pack(self.so_far()), "last": _pack(self.last)}
@@ -187,6 +219,8 @@ class EpochCounts:
         sums, validation = torch.tensor([*of_training, so_far.confidence_in_labels]), [so_far.right, so_far.validated]
         mine = float(rank == 0)
         self._label_counts = (so_far.label_counts.float() * mine).to(device)
+        if so_far.soft_counts is not None:
+            self._soft_counts = (so_far.soft_counts.float() * mine).to(device)
         self._sums = (sums * mine).to(device)
         self._validation = (torch.tensor(validation) * mine).to(device)
 
@@ -199,19 +233,29 @@ def _pack(summary: EpochSummary | None) -> dict[str, Any] | None:
     """Only the pairs that occur: small also where K is large."""
     if summary is None:
         return None
-    counts = summary.label_counts
-    pairs = torch.nonzero(counts)
     numbers = [summary.confidence, summary.clean_loss, summary.images]
     numbers += [summary.confidence_in_labels, summary.right, summary.validated]
-    sums = torch.tensor(numbers, dtype=torch.float64)
-    return {"num_classes": len(counts), "pairs": pairs, "values": counts[pairs[:, 0], pairs[:, 1]], "sums": sums}
+    packed = {**_pack_counts(summary.label_counts), "sums": torch.tensor(numbers, dtype=torch.float64)}
+    return packed if summary.soft_counts is None else {**packed, "soft": _pack_counts(summary.soft_counts)}
+
+
+def _pack_counts(counts: Tensor) -> dict[str, Any]:
+    pairs = torch.nonzero(counts)
+    return {"num_classes": len(counts), "pairs": pairs, "values": counts[pairs[:, 0], pairs[:, 1]]}
 
 
 def _unpack(packed: Mapping[str, Any] | None) -> EpochSummary | None:
     if packed is None:
         return None
+    soft_counts = _unpack_counts(packed["soft"]) if "soft" in packed else None
+    confidence, loss, images, in_labels, right, validated = torch.as_tensor(packed["sums"]).tolist()
+    counts = _unpack_counts(packed)
+    return EpochSummary(counts, confidence, loss, images, in_labels, right, validated, soft_counts)
+
+
+def _unpack_counts(packed: Mapping[str, Any]) -> Tensor:
     num_classes = packed["num_classes"]
     counts = torch.zeros(num_classes, num_classes, dtype=torch.float64)
     pairs = torch.as_tensor(packed["pairs"], dtype=torch.long).reshape(-1, 2)
     counts[pairs[:, 0], pairs[:, 1]] = torch.as_tensor(packed["values"], dtype=torch.float64)
-    return EpochSummary(counts, *torch.as_tensor(packed["sums"], dtype=torch.float64).tolist())
+    return counts

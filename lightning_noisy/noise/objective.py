@@ -15,24 +15,17 @@ def noisy_objective(
     clean_logits: Tensor,
     noisy_labels: Tensor,
     noisy_log_probs: Tensor | None = None,
-    soft_labels: Tensor | None = None,
 ) -> Tensor:
     """The loss to train on: ``(1 - share) · cross-entropy + share · layer``, a float32 scalar.
 
-    Both parts are weighted by the layer's ``label_weights``. Where something else has told the true class already, the
-    loss is cross-entropy with that, and the layer does nothing but count.
+    Both parts are weighted by the layer's ``label_weights``.
 
     Args:
         noise_layer: ``None`` is plain cross-entropy.
         clean_logits: (B, K) the network's own logits.
         noisy_labels: Integer labels (B,), or soft labels (B, K) on the noisy side (mixup, label smoothing).
         noisy_log_probs: (B, K), what the layer has just given for these logits, if it has.
-        soft_labels: (B, K) probabilities of the true class, if they are known; a row sums to the image's weight.
     """
-    if soft_labels is not None:
-        if noise_layer is not None:
-            soft_labels = soft_labels * _weights(noise_layer, noisy_labels)[:, None]
-        return clean_cross_entropy(clean_logits, soft_labels)
     if noise_layer is None:
         return clean_cross_entropy(clean_logits, noisy_labels)
     plain = clean_cross_entropy(clean_logits, noisy_labels, noise_layer.label_weights)
@@ -50,14 +43,6 @@ def clean_cross_entropy(clean_logits: Tensor, labels: Tensor, label_weights: Ten
     Weights, and images without a label, are as in :func:`~lightning_noisy.noise.functional.noisy_nll`.
     """
     return noisy_nll(clean_logits.float().log_softmax(dim=-1), labels, label_weights)
-
-
-def _weights(noise_layer: NoiseLayer, noisy_labels: Tensor) -> Tensor:
-    """(B,) what images weigh by their given labels, relative to those that are as frequent as the mean."""
-    weights = noise_layer.label_weights
-    if noisy_labels.ndim == 1:
-        return weights[noisy_labels.clamp(min=0)]
-    return (noisy_labels * weights).sum(dim=1) / noisy_labels.sum(dim=1).clamp_min(1e-9)
 
 
 def count_labelled(labels: Tensor) -> Tensor:

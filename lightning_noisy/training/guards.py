@@ -82,7 +82,7 @@ class NoiseLayerNotice(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         noise_layer = getattr(pl_module, "noise_layer", None)
-        if noise_layer is None or getattr(trainer, "fast_dev_run", False) or pl_module.trains_on_soft_labels:
+        if noise_layer is None or getattr(trainer, "fast_dev_run", False):
             return
         if (verdict := noise_layer.verdict(getattr(pl_module, "class_names", None))) is not None:
             rank_zero_warn(verdict)
@@ -128,8 +128,7 @@ class ClassCollapseGuard(L.Callback):
         if noise_layer is None:
             return
         pl_module.log("noise/trace", noise_layer.transition_matrix().trace(), rank_zero_only=True)
-        share = 0.0 if pl_module.trains_on_soft_labels else noise_layer.share
-        pl_module.log("noise/share", share, rank_zero_only=True)
+        pl_module.log("noise/share", noise_layer.share, rank_zero_only=True)
         if not pl_module.in_warmup:
             self._warn_of_lost_classes(trainer, pl_module, lost_classes(shown.label_counts, self.threshold))
 

@@ -67,8 +67,6 @@ class NoisyLabelMixin(_Base):
     epoch_counts: EpochCounts
     """What the epoch under way, and the last one, have shown."""
     loaded_record: RunRecord | None = None
-    trains_on_soft_labels = False
-    """Whether the last loss was that of soft labels, which the noise layer has no part in."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -103,9 +101,9 @@ class NoisyLabelMixin(_Base):
             noisy_labels: Integer labels (B,), or soft labels (B, K) on the noisy side (mixup, label smoothing). An
                 image whose label is -1 (or zero everywhere) only fills the batch: it adds nothing to the sum, the
                 divisor stays ``B``, and nothing counts it.
-            soft_labels: (B, K) probabilities of the true class, where something else has told them (a
-                :class:`~lightning_noisy.training.label_refinement.LabelRefinement`): then the loss is cross-entropy
-                with them, and the layer does nothing but count.
+            soft_labels: (B, K), what to train on in the place of the noisy labels, such as what a
+                :class:`~lightning_noisy.training.label_refinement.LabelRefinement` says of them. The layer then models
+                the noise that is left in these; what is counted of the noise for people is that of the given labels.
 
         Returns:
             A scalar, float32.
@@ -120,11 +118,10 @@ class NoisyLabelMixin(_Base):
             check_values(clean_logits, noisy_labels, self.global_step, may_lack_labels=True)
         self._losses_computed += 1
         if self.training:
-            self.epoch_counts.observe(clean_logits, noisy_labels)
+            self.epoch_counts.observe(clean_logits, noisy_labels, soft_labels)
         else:  # a validation may ask for this loss too
             self.validated(clean_logits, noisy_labels)
-        self.trains_on_soft_labels = soft_labels is not None
-        return noisy_objective(self.noise_layer, clean_logits, noisy_labels, soft_labels=soft_labels)
+        return noisy_objective(self.noise_layer, clean_logits, noisy_labels if soft_labels is None else soft_labels)
 
     def validated(self, clean_logits: Tensor, noisy_labels: Tensor) -> None:
         """Tells the layer what the network makes of a batch of held-out noisy labels; for a ``validation_step``.

@@ -163,3 +163,31 @@ def test_the_layer_is_told_how_much_better_the_network_agrees_than_before():
         counts.observe(5 * torch.eye(4)[predicted], labels)
     counts.end_epoch(layer)
     assert [shown[-1] for shown in told] == [None, pytest.approx(0.25), pytest.approx(0)]
+
+
+def test_where_soft_labels_are_trained_on_the_layer_is_told_of_them_and_people_of_the_given_ones():
+    seen = batches(count=2)
+    generator = torch.Generator().manual_seed(3)
+    soft = [torch.randn(8, 4, generator=generator).softmax(dim=1) for _ in seen]
+    counts, layer = EpochCounts(), NoiseLayer(4)
+    counts.start_epoch(0, layer)
+    for (logits, labels), targets in zip(seen, soft, strict=True):
+        counts.observe(logits, labels, targets)
+        counts.observe_validation(logits, labels)
+    restored = EpochCounts()
+    restored.load_state_dict(counts.state_dict(), torch.device("cpu"))
+    for shown in (counts.so_far(), restored.so_far()):
+        assert torch.equal(shown.label_counts, filled(seen).so_far().label_counts)
+        expected = np.zeros((4, 4))
+        for (logits, _), targets in zip(seen, soft, strict=True):
+            np.add.at(expected, logits.argmax(dim=1).numpy(), targets.double().numpy())
+        np.testing.assert_allclose(shown.soft_counts.numpy(), expected, rtol=1e-5)
+        assert shown.disagreement == pytest.approx(1 - np.trace(expected) / 16, rel=1e-5)
+        assert shown.held_out_agreement is None, "of given labels, which soft ones can't be compared with"
+    logits, targets = torch.cat([logits for logits, _ in seen]).double(), torch.cat(soft).double()
+    loss = -(targets * logits.log_softmax(dim=1)).sum(dim=1).mean()
+    assert counts.so_far().clean_loss == pytest.approx(float(loss), rel=1e-5)
+    counts.end_epoch(layer)
+    expected = (expected + 0.25) / (expected + 0.25).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(layer.transition_matrix().numpy(), expected, rtol=1e-4)
+    assert counts.last.soft_counts is not None and counts.so_far() is None
