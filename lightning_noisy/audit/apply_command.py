@@ -7,6 +7,7 @@ from rich.console import Console
 
 from lightning_noisy.audit.label_audit import LabelAudit
 from lightning_noisy.audit.manifest import show_report
+from lightning_noisy.audit.plan import APPLIED_KINDS, DEFAULT_KINDS
 from lightning_noisy.cli_parser import AUDIT_COMMANDS, PROGRAM, OneSentenceErrors
 
 
@@ -21,7 +22,10 @@ def run_apply(arguments: Sequence[str]) -> None:
     parser.add_argument("--audit", type=str, required=True, help="The folder that `audit` wrote.")
     parser.add_argument("--policy", type=str, required=True, help="For images not reviewed: drop, relabel or weight.")
     parser.add_argument("--decisions", type=str, help="What the report page has saved of a review.")
+    parser.add_argument(
+        "--kinds", type=list[str], default=list(DEFAULT_KINDS), help=f"Issues to clean, of {', '.join(APPLIED_KINDS)}."
+    )
     parser.add_argument("--output", type=str, required=True, help="The manifest: .parquet, .csv or .jsonl.")
     options = parser.parse_args(list(arguments))
-    report = LabelAudit(options.audit).apply(options.policy, options.output, options.decisions)
+    report = LabelAudit(options.audit).apply(options.policy, options.output, options.decisions, kinds=options.kinds)
     show_report(Console(), report)

@@ -14,7 +14,9 @@ import pyarrow as pa
 from lightning_noisy.audit import folds as fold_files
 from lightning_noisy.audit.folds import TrainFold, assign_folds, train_without
 from lightning_noisy.audit.issues.duplicates import find_duplicates
-from lightning_noisy.audit.issues.finding import SPLITS, Pictures, issue_columns
+from lightning_noisy.audit.issues.finding import Pictures, issue_columns
+from lightning_noisy.audit.issues.found import sum_up_issues
+from lightning_noisy.audit.issues.kinds import SPLITS
 from lightning_noisy.audit.label_audit import LabelAudit
 from lightning_noisy.audit.model import AuditModule, check_classes, fingerprint, trained_model
 from lightning_noisy.audit.ranking import part_schema
@@ -89,9 +91,9 @@ class _LookByModels:
         for fold in range(max(self.folds, 1)):
             finished = fold_files.images_of_finished(directory, fold)
             total += self._look_at(fold_of, fold, directory) if finished is None else finished
-        return Look(total, self._issues(directory) if self.trainer.is_global_zero else None)
+        return self._with_issues(directory, total) if self.trainer.is_global_zero else Look(total)
 
-    def _issues(self, directory: Path) -> pa.Table:
+    def _with_issues(self, directory: Path, total: int) -> Look:
         """What the pictures themselves tell; without features."""
         positions = np.flatnonzero(parts.positions_done(directory, len(self.images)))
         splits = self.images.splits
@@ -101,7 +103,9 @@ class _LookByModels:
         ]
         pictures = Pictures(facts_arrays(read_facts(directory)), labels, split_of)
         duplicates = find_duplicates(pictures.facts)
-        return issue_columns(pictures, duplicates).append_column("position", pa.array(positions))
+        issues = issue_columns(pictures, duplicates)
+        found = sum_up_issues(issues, pictures, duplicates, np.arange(len(positions)))
+        return Look(total, issues.append_column("position", pa.array(positions)), found)
 
     def _look_at(self, fold_of: np.ndarray, fold: int, directory: Path) -> int:
         model = self.trained

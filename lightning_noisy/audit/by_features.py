@@ -16,7 +16,10 @@ from sklearn.model_selection import StratifiedKFold
 from torch import Tensor, nn
 
 from lightning_noisy.audit.issues.duplicates import find_duplicates
-from lightning_noisy.audit.issues.finding import NO_LABEL, SPLITS, Pictures, is_in_conflict, issue_columns
+from lightning_noisy.audit.issues.finding import NO_LABEL, Pictures, is_in_conflict, issue_columns
+from lightning_noisy.audit.issues.found import sum_up_issues
+from lightning_noisy.audit.issues.kinds import SPLITS
+from lightning_noisy.audit.issues.outliers import outlier_scores
 from lightning_noisy.audit.label_audit import LabelAudit
 from lightning_noisy.audit.posterior import score_posterior, share_evidence
 from lightning_noisy.audit.ranking import part_schema
@@ -48,10 +51,12 @@ class ProbeJudgement:
     Args:
         noise: The posterior by which the labels are ranked.
         errors: The share of wrong labels, and between which it lies.
+        outlier_scores: (N,) float32 in [0, 1], the lower, the more unlike all classes.
     """
 
     noise: FittedNoise
     errors: Share
+    outlier_scores: Tensor
 
 
 def audit_by_features(
@@ -142,7 +147,8 @@ def judge_by_probe(
     probe.fit(on_labels.posterior, first.strength)
     on_posterior = fit_noise([probe.out_of_fold(), similar], noisy_labels)
     errors = _errors(on_labels, on_posterior, first.log_probs, noisy_labels)
-    return ProbeJudgement(_with_evidence_of_copies(on_posterior, noisy_labels, group), errors)
+    strangeness = outlier_scores(features, shares, noisy_labels, fold_of, k, device)
+    return ProbeJudgement(_with_evidence_of_copies(on_posterior, noisy_labels, group), errors, strangeness)
 
 
 def _with_evidence_of_copies(noise: FittedNoise, noisy_labels: Tensor, group: Tensor) -> FittedNoise:
@@ -194,8 +200,12 @@ def _judge_all(
         batch = {name: list(column) if column.ndim == 2 else column for name, column in batch.items()}
         writer.add({"position": positions[part], **batch, **images.columns(positions[part])})
     writer.flush()
-    issues = issue_columns(pictures, duplicates).take(pa.array(rows)).append_column("position", pa.array(positions))
-    return Look(len(positions), issues, judged.errors)
+    outlyingness = np.full(len(features), np.nan, dtype=np.float32)
+    outlyingness[rows] = judged.outlier_scores.numpy()
+    issues = issue_columns(pictures, duplicates, outlyingness)
+    found = sum_up_issues(issues, pictures, duplicates, rows)
+    issues = issues.take(pa.array(rows)).append_column("position", pa.array(positions))
+    return Look(len(positions), issues, found, judged.errors)
 
 
 def _pictures(features: Features, datamodule: NoisyImageDataModule) -> Pictures:

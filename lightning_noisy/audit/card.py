@@ -5,6 +5,7 @@ from typing import Any
 from huggingface_hub import DatasetCardData
 
 from lightning_noisy.audit.cleaning import Cleaning
+from lightning_noisy.audit.plan import in_words
 from lightning_noisy.data.published import READERS
 from lightning_noisy.hub.card import MOST_CLASSES, MOST_ROWS, markdown_environment, plain_text
 from lightning_noisy.run_record import CARD_TAG
@@ -38,6 +39,8 @@ def render_dataset_card(cleaning: Cleaning, repo_id: str, license: str, revision
         "revision": revision,
         "policy": cleaning.policy,
         "report": cleaning.report,
+        "reasons": [f"{count:,}: {in_words(reason)}" for reason, count in cleaning.report.reasons.items()],
+        "cleaning_kinds": cleaning.kinds,
         "summary": summary,
         "origin": _origin(summary.source),
         "splits": {HUB_SPLITS[split]: count for split, count in cleaning.report.splits.items()},

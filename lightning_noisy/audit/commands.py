@@ -220,6 +220,8 @@ def show_audit(console: Console, audit: LabelAudit) -> None:
         f"{errors.high:.1%}); {summary.issues:,} are flagged.",
         highlight=False,
     )
+    for sentence in summary.findings:
+        console.print(sentence, highlight=False)
     table = Table("given label", title="Most confused", title_justify="left")
     table.add_column("should be", overflow="fold")
     table.add_column("images", justify="right")

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from lightning_noisy import __version__
 from lightning_noisy.audit.card import DATA_TAG, HUB_SPLITS, render_dataset_card
 from lightning_noisy.audit.cleaning import Cleaning, Policy
 from lightning_noisy.audit.label_audit import AUDIT_FILE, LabelAudit
+from lightning_noisy.audit.plan import DEFAULT_KINDS
 from lightning_noisy.audit.source import check_files, with_images
 from lightning_noisy.hub.card_options import check_license, check_repo_id
 from lightning_noisy.hub.commit import PushError, Repository, Target, open_repository
@@ -29,7 +30,12 @@ SHARD_BYTES = 500_000_000
 """A Parquet file is closed when it has become larger than this."""
 
 
-def to_dataset(audit: LabelAudit, policy: Policy = "relabel", decisions: str | Path | None = None) -> datasets.Dataset:
+def to_dataset(
+    audit: LabelAudit,
+    policy: Policy = "relabel",
+    decisions: str | Path | None = None,
+    kinds: Sequence[str] = DEFAULT_KINDS,
+) -> datasets.Dataset:
     """The images with their cleaned labels and the given ones, the most suspicious first.
 
     An image that has a file of its own stays there. The rows lie in the cache of ``datasets``, where the next call with
@@ -39,11 +45,12 @@ def to_dataset(audit: LabelAudit, policy: Policy = "relabel", decisions: str | P
         audit: The audit.
         policy: ``"drop"``, ``"relabel"`` or ``"weight"``: what becomes of images that nobody has decided about.
         decisions: ``decisions.json``; its decisions win over the policy.
+        kinds: The kinds of issues to clean, as of :class:`~lightning_noisy.audit.cleaning.Cleaning`.
 
     Raises:
         ValueError: If an argument is wrong, a class would be left without a training image, or images are gone.
     """
-    cleaning = Cleaning(audit, policy, decisions)
+    cleaning = Cleaning(audit, policy, decisions, kinds)
     content = None if decisions is None else Path(decisions).read_bytes()
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -55,7 +62,7 @@ def to_dataset(audit: LabelAudit, policy: Policy = "relabel", decisions: str | P
         check_files(table.filter(pc.is_valid(table["path"])))
     status = (audit.directory / AUDIT_FILE).stat()
     state = [str(audit.directory.absolute()), status.st_mtime_ns, status.st_size]
-    fingerprint = Hasher.hash([__version__, audit.summary.audit_id, *state, policy, content])
+    fingerprint = Hasher.hash([__version__, audit.summary.audit_id, *state, policy, content, *kinds])
     try:
         return datasets.Dataset.from_generator(rows, features=features, fingerprint=fingerprint)
     except DatasetGenerationError as error:
@@ -70,6 +77,7 @@ def push_to_hub(
     *,
     policy: Policy = "relabel",
     decisions: str | Path | None = None,
+    kinds: Sequence[str] = DEFAULT_KINDS,
     license: str | None = None,
     private: bool = False,
     revision: str | None = None,
@@ -87,6 +95,7 @@ def push_to_hub(
         repo_id: The data set's repository on the Hub, made if it does not exist.
         policy: As of :func:`to_dataset`.
         decisions: As of :func:`to_dataset`.
+        kinds: As of :func:`to_dataset`.
         license: The licence of images and labels by the Hub's identifier.
         private: Whether a new repository is private. One that is public already is refused.
         revision: The branch, made if it does not exist; ``main`` by default.
@@ -100,7 +109,7 @@ def push_to_hub(
     """
     check_license(license, "the images and their labels", "the licences of the data it was made from")
     check_repo_id("repo_id", repo_id)
-    cleaning = Cleaning(audit, policy, decisions)
+    cleaning = Cleaning(audit, policy, decisions, kinds)
     message = commit_message or f"Audited labels, by lightning-noisy {__version__}"
     target = Target(repo_id, "dataset", private, revision, create_pr, token, message)
     with tempfile.TemporaryDirectory(prefix="lightning-noisy-") as temporary:

@@ -128,7 +128,11 @@ class LabelAudit:
         return target
 
     def apply(
-        self, policy: "Policy", output: str | Path | None = None, decisions: str | Path | None = None
+        self,
+        policy: "Policy",
+        output: str | Path | None = None,
+        decisions: str | Path | None = None,
+        **options: Any,
     ) -> "ManifestReport":
         """Writes a manifest with cleaned labels: see :func:`~lightning_noisy.audit.manifest.write_manifest`.
 
@@ -136,13 +140,15 @@ class LabelAudit:
         """
         from lightning_noisy.audit.manifest import write_manifest
 
-        return write_manifest(self, policy, output or self.directory / MANIFEST_FILE, decisions)
+        return write_manifest(self, policy, output or self.directory / MANIFEST_FILE, decisions, **options)
 
-    def to_dataset(self, policy: "Policy" = "relabel", decisions: str | Path | None = None) -> "datasets.Dataset":
+    def to_dataset(
+        self, policy: "Policy" = "relabel", decisions: str | Path | None = None, **options: Any
+    ) -> "datasets.Dataset":
         """The images with cleaned labels: see :func:`~lightning_noisy.audit.dataset.to_dataset`."""
         from lightning_noisy.audit.dataset import to_dataset
 
-        return to_dataset(self, policy, decisions)
+        return to_dataset(self, policy, decisions, **options)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> "PushReport":
         """Pushes the images with cleaned labels: see :func:`~lightning_noisy.audit.dataset.push_to_hub`."""

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from lightning_noisy import __version__
 from lightning_noisy.audit.cleaning import BATCH_ROWS, Cleaning, ManifestReport, Policy
 from lightning_noisy.audit.decisions import quote
 from lightning_noisy.audit.label_audit import LabelAudit
+from lightning_noisy.audit.plan import DEFAULT_KINDS, in_words
 from lightning_noisy.audit.source import check_files, with_images
 from lightning_noisy.whole_files import put_in_place
 
@@ -29,7 +30,11 @@ _COLUMNS = ["id", "path", "label", "given_label", "split", "p_given"]
 
 
 def write_manifest(
-    audit: LabelAudit, policy: Policy, output: str | Path, decisions: str | Path | None = None
+    audit: LabelAudit,
+    policy: Policy,
+    output: str | Path,
+    decisions: str | Path | None = None,
+    kinds: Sequence[str] = DEFAULT_KINDS,
 ) -> ManifestReport:
     """Writes a manifest that :class:`~lightning_noisy.data.NoisyImageDataModule` reads, the most suspicious first.
 
@@ -41,13 +46,14 @@ def write_manifest(
         policy: ``"drop"``, ``"relabel"`` or ``"weight"``: what becomes of images that nobody has decided about.
         output: The file: .parquet, .csv or .jsonl. A manifest that this has written before is replaced, no other file.
         decisions: ``decisions.json``; its decisions win over the policy.
+        kinds: The kinds of issues to clean, as of :class:`~lightning_noisy.audit.cleaning.Cleaning`.
 
     Raises:
         ValueError: If an argument is wrong, a class would be left without a training image, or images are gone.
     """
     output = Path(output).expanduser()
     _check_output(output, audit)
-    cleaning = Cleaning(audit, policy, decisions)
+    cleaning = Cleaning(audit, policy, decisions, kinds)
     suffix = output.suffix.lower()
     if suffix != ".parquet":
         _check_text_format(cleaning, suffix)
@@ -71,7 +77,11 @@ def show_report(console: Console, report: ManifestReport) -> None:
     table.add_column("count", justify="right")
     for split, count in report.splits.items():
         table.add_row(f"kept for {split}", f"{count:,}")
-    for name in ("kept", "dropped", "relabelled", "reviewed"):
+    table.add_row("kept", f"{report.kept:,}")
+    table.add_row("dropped", f"{report.dropped:,}")
+    for reason, count in report.reasons.items():
+        table.add_row(f"  {in_words(reason)}", f"{count:,}")
+    for name in ("relabelled", "reviewed"):
         table.add_row(name, f"{getattr(report, name):,}")
     if report.mean_weight is not None:
         table.add_row("mean weight", f"{report.mean_weight:.3f}")

@@ -10,6 +10,7 @@ from typing import cast
 import lightning.pytorch as L
 import pyarrow as pa
 
+from lightning_noisy.audit.issues.found import Found
 from lightning_noisy.audit.issues_csv import write_issues
 from lightning_noisy.audit.label_audit import RESULT_FILES, LabelAudit
 from lightning_noisy.audit.ranking import agreement, sum_up, write_ranking
@@ -30,11 +31,13 @@ class Look:
         images: How many images are in the parts.
         issues: A row for each, :data:`~lightning_noisy.audit.issues.kinds.ISSUES_SCHEMA` and ``position``; ``None`` in
             a process that has not looked.
+        found: What these say, in few numbers.
         errors: The share of wrong labels, where it is known better than from the parts.
     """
 
     images: int
     issues: pa.Table | None = None
+    found: Found | None = None
     errors: Share | None = None
 
 
@@ -103,6 +106,7 @@ class AuditRun:
             sum_up(directory, len(names)), names, self.audit_id, look.errors, judge=self.judge, agreement=agrees,
             folds=self.folds, has_probabilities=self.probabilities,
             left_out=left_out(self.datamodule, list(self.images.splits)), source=describe_source(self.datamodule),
+            found=look.found,
         )  # fmt: skip
         summary.write(directory)  # last: it says that all is there
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_noisy.audit.issues.found import Found
 from lightning_noisy.whole_files import write_text
 
 SUMMARY_FILE = "summary.json"
@@ -121,6 +122,7 @@ class AuditSummary:
         source: Where the images come from, to read them again: arguments of the data module.
         judge: What has judged the labels, in words.
         agreement: How often it says what the labels say; ``None`` in an audit of an earlier version.
+        found: What was found beside wrong labels; ``None`` in an audit of an earlier version.
     """
 
     audit_id: str
@@ -137,6 +139,13 @@ class AuditSummary:
     source: dict[str, Any] = field(default_factory=dict)
     judge: str = "the trained model"
     agreement: Agreement | None = None
+    found: Found | None = None
+
+    @property
+    def findings(self) -> list[str]:
+        """What was found beside wrong labels, in sentences."""
+        share = self.agreement.share if self.agreement is not None and self.agreement.is_held_out else None
+        return [] if self.found is None else self.found.sentences(share)
 
     @property
     def caution(self) -> str:
@@ -152,7 +161,7 @@ class AuditSummary:
 
     def write(self, directory: Path) -> None:
         """Writes ``summary.json``."""
-        values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
+        values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(self), "findings": self.findings}
         write_text(directory / SUMMARY_FILE, json.dumps(values, indent=1, allow_nan=False))
 
     @classmethod
@@ -172,6 +181,7 @@ class AuditSummary:
             values = json.loads(path.read_text(encoding="utf-8"))
             if values.pop("format_version") != FORMAT_VERSION:
                 raise ValueError("it is of another version")
+            values.pop("findings", None)  # for those who read the file
             return cls._from_dict(values)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
@@ -188,6 +198,7 @@ class AuditSummary:
                 "classes": [ClassErrors(**{**each, "errors": Share(**each["errors"])}) for each in values["classes"]],
                 "pairs": [SuspectPair(**each) for each in values["pairs"]],
                 "agreement": Agreement(**values["agreement"]) if values.get("agreement") else None,
+                "found": Found.from_dict(values["found"]) if values.get("found") else None,
             }
         )
 

@@ -6,13 +6,13 @@ import numpy as np
 import pyarrow as pa
 
 from lightning_noisy.audit.issues.duplicates import Duplicates
-from lightning_noisy.audit.issues.kinds import ISSUES_SCHEMA
+from lightning_noisy.audit.issues.kinds import ISSUES_SCHEMA, SPLITS
+from lightning_noisy.audit.issues.outliers import IS_OUTLIER_BELOW
 from lightning_noisy.audit.issues.quality import quality_flags, quality_scores
 
 NO_LABEL = -1
 PLACEHOLDER_COPIES = 10
 """A picture that is there so often, and under so many labels, shows none of the classes."""
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Pictures:
     Args:
         facts: Columns of :data:`~lightning_noisy.inference.facts.FACTS_SCHEMA`, (N,) each.
         labels: (N,) given labels; -1 where there is none.
-        splits: (N,) the place in :data:`SPLITS` of the split of each.
+        splits: (N,) the place in :data:`~lightning_noisy.audit.issues.kinds.SPLITS` of the split of each.
     """
 
     facts: dict[str, np.ndarray]
@@ -30,8 +30,15 @@ class Pictures:
     splits: np.ndarray
 
 
-def issue_columns(pictures: Pictures, duplicates: Duplicates) -> pa.Table:
-    """N rows of :data:`~lightning_noisy.audit.issues.kinds.ISSUES_SCHEMA`."""
+def issue_columns(pictures: Pictures, duplicates: Duplicates, outlier_scores: np.ndarray | None = None) -> pa.Table:
+    """N rows of :data:`~lightning_noisy.audit.issues.kinds.ISSUES_SCHEMA`.
+
+    Args:
+        pictures: The images.
+        duplicates: Among them.
+        outlier_scores: (N,), NaN of an image that was not judged; without features there are none.
+    """
+    unlike = np.full(len(pictures.labels), np.nan) if outlier_scores is None else outlier_scores
     group, is_grouped = duplicates.group, duplicates.group >= 0
     agreeing = label_shares(group, pictures.labels)
     is_conflicting = is_in_conflict(group, pictures.labels)
@@ -42,6 +49,8 @@ def issue_columns(pictures: Pictures, duplicates: Duplicates) -> pa.Table:
     columns = {
         **{f"is_{kind}": values for kind, values in flags.items()},
         **{f"{kind}_score": values for kind, values in scores.items()},
+        "is_outlier": pa.array(unlike < IS_OUTLIER_BELOW, mask=np.isnan(unlike)),
+        "outlier_score": pa.array(unlike, from_pandas=True),
         "is_placeholder": is_often,
         "placeholder_score": 1 / copies,
         "is_near_duplicate": is_grouped,

@@ -2,12 +2,15 @@
 
 import pyarrow as pa
 
+SPLITS = ("train", "val", "test")
+"""A picture that is in several of them belongs to the last."""
 LABEL_KIND = "label_issue"
 KINDS = {
     LABEL_KIND: "the given label is probably wrong",
     "near_duplicate": "the same picture is there several times",
     "exact_duplicate": "the very same pixels are there several times",
     "conflicting_duplicate": "the same picture has different labels",
+    "outlier": "the picture looks unlike all classes",
     "placeholder": "one picture that is there very often, under many labels",
     "low_information": "hardly anything is in the picture",
     "dark": "the picture is dark",

@@ -1,5 +1,7 @@
 """What audits say of a scrape with duplicates."""
 
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch import nn
 from lightning_noisy import NoisyImageClassifier
 from lightning_noisy.audit.auditing import audit_labels
 from lightning_noisy.audit.by_features import audit_by_features
+from lightning_noisy.audit.label_audit import LabelAudit
 
 from ..scrape import shape, write_scrape
 from ..small import SmallNetwork, trainer
@@ -68,3 +71,18 @@ def test_a_copy_under_another_label_is_certain_evidence(by_features):
         assert rows[wrong]["is_issue"]
         assert rows[wrong]["suggested_class"] == rows[right]["given_class"]
         assert rows[right]["p_given"] == pytest.approx(rows[wrong]["p_suggested"], abs=1e-6)
+
+
+def test_the_summary_tells_in_words_what_was_found(by_features):
+    said = by_features.summary.findings
+    assert said[0].startswith("4 pictures are there several times, the most frequent one 2 times: 7 images in all, 5 ")
+    assert said[1] == "The labels of 2 such pictures differ: at least 2 labels are wrong for certain."
+    assert said[2] == (
+        "1 of 16 validation images (6.2%) are among the training images too: a network that knows them by heart has an "
+        f"accuracy that is too high by about {100 / 16 * (1 - by_features.summary.agreement.share):.1f} points."
+    )
+    assert said[3].startswith("1 of 15 test images (6.7%) are among the training or validation images too: a network ")
+    written = json.loads((by_features.directory / "summary.json").read_text())
+    assert written["findings"] == said
+    assert written["found"]["kinds"]["near_duplicate"] == 7
+    assert LabelAudit(by_features.directory).summary == by_features.summary

@@ -1,0 +1,150 @@
+"""What was found beside wrong labels, in few numbers and in words."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from lightning_noisy.audit.issues.duplicates import Duplicates
+from lightning_noisy.audit.issues.finding import NO_LABEL, Pictures, is_in_conflict
+from lightning_noisy.audit.issues.kinds import KINDS, LABEL_KIND, SPLITS
+
+SPLIT_WORDS = {"train": "training", "val": "validation", "test": "test"}
+QUALITY_WORDS = {
+    "low_information": "hold hardly any information",
+    "dark": "are dark",
+    "light": "are too bright",
+    "blurry": "are blurry",
+    "odd_aspect_ratio": "have an odd shape",
+    "odd_size": "have an odd size",
+}
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Pictures of one split that an earlier one has too.
+
+    Args:
+        split: ``"val"`` or ``"test"``.
+        images: Of the split, how many are such pictures.
+        total: How many images the split has.
+    """
+
+    split: str
+    images: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """The numbers.
+
+    Args:
+        kinds: How many of the audited images are of each kind; a kind that was not looked for is missing.
+        pictures: How many pictures are there several times, in whatever split.
+        conflicts: Of how many of them the labels differ.
+        wrong_at_least: How many labels are wrong for certain, since another one of the same picture is right.
+        most_copies: How often the most frequent picture is there.
+        leaks: By split.
+    """
+
+    kinds: dict[str, int]
+    pictures: int = 0
+    conflicts: int = 0
+    wrong_at_least: int = 0
+    most_copies: int = 0
+    leaks: list[Leak] = field(default_factory=list)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Found":
+        """From what :func:`dataclasses.asdict` gave."""
+        return cls(**{**values, "leaks": [Leak(**leak) for leak in values["leaks"]]})
+
+    def sentences(self, agreement: float | None = None) -> list[str]:
+        """What was found, for people; nothing is said of what was not found.
+
+        Args:
+            agreement: The accuracy of the judge on images that it has not learned from, to say how far leaks flatter.
+        """
+        kinds = self.kinds
+        said = []
+        if self.pictures:
+            exact = kinds.get("exact_duplicate", 0)
+            said.append(
+                f"{_several(self.pictures, 'picture is', 'pictures are')} there several times, the most frequent one "
+                f"{self.most_copies:,} times: {_images(kinds.get('near_duplicate', 0))} in all, {exact:,} of them with "
+                "the very same pixels."
+            )
+        if self.conflicts:
+            said.append(
+                f"The labels of {_several(self.conflicts, 'such picture', 'such pictures')} differ: at least "
+                f"{_several(self.wrong_at_least, 'label is', 'labels are')} wrong for certain."
+            )
+        said += [_leak_in_words(leak, agreement) for leak in self.leaks]
+        if kinds.get("placeholder"):
+            said.append(f"{_images(kinds['placeholder'])} are placeholders: one picture very often, under many labels.")
+        if kinds.get("outlier"):
+            said.append(f"{_images(kinds['outlier'])} look unlike all classes.")
+        poor = [f"{kinds[kind]:,} {words}" for kind, words in QUALITY_WORDS.items() if kinds.get(kind)]
+        if poor:
+            said.append(f"Of the pictures, {', '.join(poor)}.")
+        return said
+
+
+def sum_up_issues(
+    table: pa.Table, pictures: Pictures, duplicates: Duplicates, audited: Sequence[int] | np.ndarray
+) -> Found:
+    """From the issue columns of ``N`` images.
+
+    Args:
+        table: Of :func:`~lightning_noisy.audit.issues.finding.issue_columns`.
+        pictures: The images.
+        duplicates: Among them.
+        audited: (M,) the rows of the audited ones.
+    """
+    rows = table.take(pa.array(audited))
+    counts = {kind: rows[f"is_{kind}"] for kind in KINDS if kind != LABEL_KIND}
+    group, is_grouped = duplicates.group, duplicates.group >= 0
+    known = np.flatnonzero(is_in_conflict(group, pictures.labels) & (pictures.labels != NO_LABEL))
+    pair, size = np.unique(np.stack([group[known], pictures.labels[known]]), axis=1, return_counts=True)
+    most = np.zeros(group.max(initial=-1) + 1, dtype=np.int64)
+    np.maximum.at(most, pair[0], size)
+    return Found(
+        kinds={kind: int(np.count_nonzero(flags.to_numpy())) for kind, flags in counts.items() if not flags.null_count},
+        pictures=len(most),
+        conflicts=len(np.unique(group[known])),
+        wrong_at_least=len(known) - int(most.sum()),
+        most_copies=int(np.bincount(group[is_grouped], minlength=1).max()),
+        leaks=_leaks(group, pictures.splits),
+    )
+
+
+def _leaks(group: np.ndarray, splits: np.ndarray) -> list[Leak]:
+    """Of a group whose first split is earlier, all images of a later one."""
+    is_grouped = group >= 0
+    first = np.full(group.max(initial=-1) + 1, len(SPLITS))
+    np.minimum.at(first, group[is_grouped], splits[is_grouped])
+    leaked = is_grouped.copy()
+    leaked[is_grouped] = first[group[is_grouped]] < splits[is_grouped]
+    numbers = {number: int((leaked & (splits == number)).sum()) for number in range(1, len(SPLITS))}
+    return [Leak(SPLITS[number], images, int((splits == number).sum())) for number, images in numbers.items() if images]
+
+
+def _leak_in_words(leak: Leak, agreement: float | None) -> str:
+    earlier = "the training images" if leak.split == "val" else "the training or validation images"
+    share = leak.images / leak.total
+    words = f"{leak.images:,} of {leak.total:,} {SPLIT_WORDS[leak.split]} images ({share:.1%}) are among {earlier} too"
+    if agreement is None:
+        return f"{words}: an accuracy measured on them is flattered."
+    points = 100 * share * (1 - agreement)
+    return f"{words}: a network that knows them by heart has an accuracy that is too high by about {points:.1f} points."
+
+
+def _images(count: int) -> str:
+    return _several(count, "image", "images")
+
+
+def _several(count: int, one: str, many: str) -> str:
+    return f"{count:,} {one if count == 1 else many}"
