@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
@@ -20,17 +18,14 @@ from rich.progress import track
 
 from lightning_noisy.audit.images import AuditImages
 from lightning_noisy.audit.label_audit import AUDIT_FILE, REPORT_FILE, LabelAudit
+from lightning_noisy.audit.report_rows import page_rows
 from lightning_noisy.audit.summary import AuditSummary
 from lightning_noisy.whole_files import write_text
 
 MOST_MATRIX_CLASSES = 30
 MOST_PAIRS = 12
 SHOW_PROGRESS_FROM = 200
-READ_ROWS = 16_384
-"""Rows of the table in memory at a time while the first ones are looked for."""
-SCRIPTS = ("text.js", "decisions.js", "overview.js", "grid.js", "selection.js", "review.js")
-COLUMNS = ["id", "path", "split", "row", "given_label", "suggested_label"]
-COLUMNS += ["p_given", "p_suggested", "clean_probability", "is_issue", "rank"]
+SCRIPTS = ("text.js", "kinds.js", "decisions.js", "overview.js", "grid.js", "selection.js", "review.js")
 
 
 def write_report(audit: LabelAudit, images: AuditImages, most_images: int = 1000, thumbnail_size: int = 128) -> Path:
@@ -39,7 +34,8 @@ def write_report(audit: LabelAudit, images: AuditImages, most_images: int = 1000
     Args:
         audit: What was found.
         images: Reads the images; one that can't be read any more gets a tile that says so.
-        most_images: So many images are in the page: the flagged ones, most suspicious first, then the others.
+        most_images: So many images are in the page: the flagged ones, most suspicious first, then the others; copies,
+            strangers and poor pictures have up to a fifth of it each.
         thumbnail_size: Longer side of the small pictures in pixels; smaller images stay as they are.
 
     Raises:
@@ -48,7 +44,7 @@ def write_report(audit: LabelAudit, images: AuditImages, most_images: int = 1000
     for name, value in (("most_images", most_images), ("thumbnail_size", thumbnail_size)):
         if value < 1:
             raise ValueError(f"Expected argument `{name}` to be at least 1, but got {value}.")
-    table = _first_rows(audit.directory / AUDIT_FILE, most_images)
+    table = page_rows(audit.directory / AUDIT_FILE, most_images)
     thumbnails = _thumbnails(images, table, thumbnail_size)
     missing = sum(thumbnail is None for thumbnail in thumbnails)
     if missing:
@@ -57,17 +53,6 @@ def write_report(audit: LabelAudit, images: AuditImages, most_images: int = 1000
     path = audit.directory / REPORT_FILE
     write_text(path, page)
     return path
-
-
-def _first_rows(path: Path, most: int) -> pa.Table:
-    """The flagged rows by rank, then the others by rank, ``most`` of them; the file is sorted, so its head will do."""
-    rows = pyarrow.dataset.dataset(path)
-    frugal = {"columns": COLUMNS, "batch_size": READ_ROWS, "batch_readahead": 4}
-    flagged = rows.head(most, filter=pc.field("is_issue"), **frugal)
-    if len(flagged) == most:
-        return flagged
-    others = rows.head(most - len(flagged), filter=~pc.field("is_issue"), **frugal)
-    return pa.concat_tables([flagged, others])
 
 
 def _thumbnails(images: AuditImages, table: pa.Table, size: int) -> list[list[Any] | None]:
@@ -110,6 +95,7 @@ def _overview(summary: AuditSummary) -> dict[str, Any]:
         "pairs": [[pair.given, pair.suggested, pair.count] for pair in summary.pairs[:MOST_PAIRS]],
         "judge": summary.judge,
         "caution": summary.caution,
+        "findings": summary.findings,
     }
 
 

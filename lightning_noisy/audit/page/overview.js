@@ -7,6 +7,8 @@ function showOverview(data, choose) {
   byId("facts").textContent = `${images(summary.images)}, ${count(summary.class_names.length)} classes`;
   byId("caution").textContent = summary.caution;
   byId("caution").hidden = !summary.caution;
+  byId("findings").append(...summary.findings.map((sentence) => el("li", {}, sentence)));
+  byId("found").hidden = summary.findings.length === 0;
   showRate(summary);
   showClasses(summary, choose);
   showMatrix(summary, choose);

@@ -1,11 +1,13 @@
 const data = JSON.parse(byId("data").textContent);
 const { rows, summary } = data;
+data.groups = groupsOf(rows);
 const filters = byId("filters");
 const field = (name) => filters.elements.namedItem(name);
 const decisions = new Decisions(summary.audit_id, complain);
 const grid = new Grid(byId("grid"), (row) => makeTile(data, row, decisions.get(rows.id[row])), select);
 const rowOf = new Map(rows.id.map((id, row) => [id, row]));
 const total = rows.id.length;
+let hasFlags = false;
 
 function complain(sentence) {
   byId("notice").textContent = sentence;
@@ -36,15 +38,22 @@ function passing() {
   const chosen = (name) => field(name).value;
   const [given, suggested, state, flag] = ["given", "suggested", "state", "flag"].map(chosen);
   const [low, high] = [share("low", 0), share("high", 1)];
+  const belongs = VIEWS.find(([value]) => value === view())[2];
   const fits = (row) =>
+    belongs(rows, row) &&
     (given === "" || rows.given_label[row] === Number(given)) &&
     (suggested === "" || rows.suggested_label[row] === Number(suggested)) &&
-    (flag === "" || rows.is_issue[row] === (flag === "yes")) &&
+    (flag === "" || view() !== "label" || rows.is_issue[row] === (flag === "yes")) &&
     (state === "" || (decisions.get(rows.id[row]) ?? "open") === state) &&
     rows.p_given[row] >= low &&
     rows.p_given[row] <= high;
   const kept = Array.from(rows.id.keys()).filter(fits);
-  return kept.sort((a, b) => ORDERS[chosen("sort")](a, b) || ORDERS.rank(a, b));
+  const together = (a, b) => (view() === "copies" ? rows.near_duplicate_group[a] - rows.near_duplicate_group[b] : 0);
+  return kept.sort((a, b) => together(a, b) || ORDERS[chosen("sort")](a, b) || ORDERS.rank(a, b));
+}
+
+function view() {
+  return field("view").value || "label";
 }
 
 /** Applies filters and order; the current row stays current where it is still shown, else its place does. */
@@ -57,6 +66,7 @@ function refill({ stay = true, focus = false } = {}) {
   if (place < 0) place = Math.min(grid.current, shown.length - 1);
   grid.current = shown.length ? place : -1;
   grid.show(shown);
+  byId("flag-field").hidden = !hasFlags || view() !== "label";
   byId("shown").textContent = `${images(shown.length)} shown`;
   byId("clear").hidden = !isFiltered();
   byId("empty").hidden = shown.length > 0;
@@ -65,6 +75,7 @@ function refill({ stay = true, focus = false } = {}) {
 }
 
 function isFiltered() {
+  if (view() !== "label") return true;
   return ["given", "suggested", "state", "flag", "low", "high"].some((name) => {
     const input = field(name);
     return input.value !== (input.options ? [...input.options].find((option) => option.defaultSelected)?.value ?? "" : input.defaultValue);
@@ -88,7 +99,7 @@ function fillStates() {
   const options = flags.map(([value, text, number]) => el("option", { value }, `${text} (${count(number)})`));
   field("flag").replaceChildren(...options);
   options[flagged > 0 ? 0 : 2].defaultSelected = true;
-  byId("flag-field").hidden = flagged === 0 || flagged === total;
+  hasFlags = flagged > 0 && flagged < total;
 }
 
 function embedded() {
@@ -118,6 +129,38 @@ function select(place, focus = true) {
   if (focus && !inPanel && grid.shown.length === 0) byId("empty").focus();
   const row = grid.shown[place] ?? null;
   showSelection(data, row, row === null ? null : decisions.get(rows.id[row]));
+  const copies = row === null ? [] : copiesOf(data, row, (other) => decisions.get(rows.id[other]), goTo);
+  byId("copies").hidden = copies.length === 0;
+  byId("keep-one").hidden = !(data.groups.get(rows.near_duplicate_group[row])?.length > 1);
+  byId("copy-list").replaceChildren(...copies);
+}
+
+/** Selects a row that may be hidden by the filters. */
+function goTo(row) {
+  if (!grid.shown.includes(row)) {
+    filters.reset();
+    for (const input of filters.elements.view) input.checked = input.value === "copies";
+    refill({ stay: false });
+  }
+  select(grid.shown.indexOf(row));
+}
+
+/** Keeps the current copy and drops the others of its picture: one step of undo. */
+function keepOne() {
+  const row = grid.shown[grid.current];
+  const group = row === undefined ? null : rows.near_duplicate_group[row];
+  if (group === null) return;
+  const own = data.groups.get(group);
+  const before = decisions.get(rows.id[row]);
+  decisions.change(own.map((other) => [rows.id[other], other !== row ? "drop" : before === "accept" ? before : "keep"]));
+  showProgress();
+  if (field("state").value !== "") refill({ focus: true });
+  else {
+    for (const other of own) if (grid.shown.includes(other)) grid.refresh(grid.shown.indexOf(other));
+    const beyond = Math.max(...own.map((other) => grid.shown.indexOf(other))) + 1;
+    select(view() === "copies" ? Math.min(beyond, grid.shown.length - 1) : grid.current);
+  }
+  announce(`Kept one of ${images(own.length)}, the others are dropped. ${byId("progress-text").textContent}`);
 }
 
 function decide(decision) {
@@ -224,6 +267,7 @@ function onKey(event) {
   const place = target(key);
   if (place !== null) select(place);
   else if (DECISION_KEYS.has(key) && !event.repeat) decide(DECISION_KEYS.get(key));
+  else if (key === "o") keepOne();
   else if (key === "z") undo();
   else return;
   event.preventDefault();
@@ -232,6 +276,7 @@ function onKey(event) {
 /* The page */
 
 showOverview(data, choose);
+showViews(data, byId("views"));
 fillClasses("given", rows.given_label);
 fillClasses("suggested", rows.suggested_label);
 fillStates();
@@ -250,6 +295,7 @@ for (const button of document.querySelectorAll("[data-decision]")) {
   button.addEventListener("click", () => decide(button.dataset.decision));
 }
 byId("undo").addEventListener("click", undo);
+byId("keep-one").addEventListener("click", keepOne);
 byId("save").addEventListener("click", save);
 byId("load").addEventListener("click", () => byId("file").click());
 byId("file").addEventListener("change", load);

@@ -14,13 +14,16 @@ function spoken(data, row, decision) {
   const given = isolated(summary.class_names[rows.given_label[row]]);
   const suggested = isolated(summary.class_names[rows.suggested_label[row]]);
   const state = decision === null ? "Not reviewed" : WORDS.get(decision);
+  const beside = kindWords(data, row).map((words) => ` ${words[0].toUpperCase()}${words.slice(1)}.`).join("");
   const lost = data.thumbnails[row] === null ? " The image can’t be read." : "";
-  return `Rank ${rows.rank[row]}: given ${given}, ${percent(rows.p_given[row])}; suggested ${suggested}, ${percent(rows.p_suggested[row])}. ${state}.${lost}`;
+  return `Rank ${rows.rank[row]}: given ${given}, ${percent(rows.p_given[row])}; suggested ${suggested}, ${percent(rows.p_suggested[row])}. ${state}.${beside}${lost}`;
 }
 
 function makeTile(data, row, decision) {
   const frame = el("div", { class: "frame" }, picture(data.thumbnails[row]));
   if (decision !== null) frame.append(el("span", { class: `mark ${decision}` }, icon(decision), WORDS.get(decision)));
+  const marks = kindMarks(data, row);
+  if (marks) frame.append(el("span", { class: "beside" }, marks));
   const tile = el("article", { class: `tile ${decision ?? ""}`, role: "article", "aria-label": spoken(data, row, decision) });
   tile.append(frame, labels(data, row, decision, percentShort));
   return tile;
@@ -43,6 +46,7 @@ function details(data, row) {
   const facts = [
     ["Rank", count(rows.rank[row])],
     ["Flagged", rows.is_issue[row] ? "yes" : "no"],
+    ["Beside the label", kindWords(data, row).join(", ") || null],
     ["Classifier alone, given label", percent(rows.clean_probability[row])],
     ["Id", rows.id[row]],
     ["File", rows.path[row]],
