@@ -1,9 +1,11 @@
 """Arguments of the transformers Trainer that a model with a noise layer can't take, said before the training."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import TrainingArguments
 
+from lightning_noisy import backbones
 from lightning_noisy.hf.model import NoisyForImageClassification
 
 
@@ -11,7 +13,8 @@ def check_arguments(model: NoisyForImageClassification, args: TrainingArguments)
     """Looks at what would else end in an error of others, or leave an evaluation without a loss.
 
     Raises:
-        ValueError: If ``label_names`` leaves out the labels, or there are no embeddings for ``neftune_noise_alpha``.
+        ValueError: If ``label_names`` leaves out the labels, there are no embeddings for ``neftune_noise_alpha``, or
+            reentrant checkpoints would keep an adapter from learning.
     """
     if args.label_names is not None and "labels" not in args.label_names:
         raise ValueError(
@@ -23,6 +26,19 @@ def check_arguments(model: NoisyForImageClassification, args: TrainingArguments)
         raise ValueError(
             f"Expected argument `neftune_noise_alpha` to be None, but got {args.neftune_noise_alpha}: a "
             f"{type(model.backbone).__name__} has no embeddings that noise could be added to. Leave it out."
+        )
+    if backbones.adapter_config(model) or backbones.adapter_config(model.backbone):
+        _check_checkpointing(args)
+
+
+def _check_checkpointing(args: TrainingArguments) -> None:
+    """Reentrant checkpoints pass no gradient on where their input, of frozen embeddings, needs none."""
+    given = getattr(args, "activation_checkpointing_kwargs", None) or args.gradient_checkpointing_kwargs
+    is_on = getattr(args, "activation_checkpointing", None) or args.gradient_checkpointing
+    if is_on and isinstance(given, Mapping) and given.get("use_reentrant"):
+        raise ValueError(
+            "Expected `use_reentrant` of the checkpointing arguments to be False for a model with an adapter, but got "
+            "True: no gradient would reach the adapter. Leave it out."
         )
 
 

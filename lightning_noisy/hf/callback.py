@@ -99,6 +99,7 @@ class NoiseLayerCallback(TrainerCallback, ExportableState):
         self._start = time.perf_counter()
         self._epoch = int(state.epoch or 0) - 1
         self._shown, self._lost, self._evaluated_at = None, set(), None
+        model.loss_is_used = False
         model.set_epoch(None)  # until the epoch begins; a training that broke off may have left its own
         restore_counts(model, state, args.process_index, epoch_anew=args.ignore_data_skip)
         state.stateful_callbacks.setdefault(STATE_KEY, self.state())  # type: ignore[union-attr]
@@ -129,6 +130,7 @@ class NoiseLayerCallback(TrainerCallback, ExportableState):
         model = _noisy_model(kwargs)
         if model is None or (shown := model.epoch_counts.so_far()) is None:
             return
+        self._warn_of_an_unused_loss(model)
         self._shown = shown
         model.run_record.label_counts = counts_to_triples(shown.label_counts)
         self._note_progress(model, state)
@@ -234,6 +236,14 @@ class NoiseLayerCallback(TrainerCallback, ExportableState):
                 "The noise layer learns by gradient steps and shares the network's learning rate and weight decay of "
                 f"{group.get('weight_decay', 0.0)}, which pulls it towards expecting noise alone. Use NoisyTrainer, or "
                 "give the optimizer `model.parameter_groups(lr, weight_decay)`."
+            )
+
+    def _warn_of_an_unused_loss(self, model: NoisyForImageClassification) -> None:
+        if model.noise_layer is not None and self._shown is None and not model.loss_is_used:
+            logger.warning(
+                "The Trainer does not train on the model's own loss, which goes through the noise layer: its "
+                "`compute_loss` takes another one, past the layer. Have it return `outputs.loss`; labels are weighted "
+                "by the layer itself."
             )
 
     def _warn_of_lost_classes(self, model: NoisyForImageClassification, args: TrainingArguments) -> None:

@@ -7,6 +7,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 from transformers.utils import logging
 
@@ -28,7 +29,8 @@ def keep_layer_with_adapter(model: Any) -> None:
     Raises:
         ValueError: If the layer is among PEFT's ``modules_to_save``, which would copy it without its counts.
     """
-    noisy: Any = noisy_model_inside(model) if is_peft_model(model) else None
+    model = _peft_model_inside(model)
+    noisy: Any = noisy_model_inside(model)
     if noisy is None:
         return
     if hasattr(noisy.noise_layer, "modules_to_save"):
@@ -55,7 +57,7 @@ def check_layer_is_kept(model: Any) -> None:
     Raises:
         ValueError: If they won't: `model_init` of a plain Trainer has made it, or it is sharded.
     """
-    around = next((module for module in model.modules() if is_peft_model(module)), None)
+    around = _peft_model_inside(model)
     if around is None:
         return
     if any(isinstance(module, FullyShardedDataParallel | FSDPModule) for module in model.modules()):
@@ -71,8 +73,16 @@ def check_layer_is_kept(model: Any) -> None:
         )
 
 
+def _peft_model_inside(model: Any) -> Any:
+    """What PEFT has been put around, itself or inside another wrapper such as torch.compile; ``None`` without."""
+    modules = model.modules() if isinstance(model, nn.Module) else []
+    return next((module for module in modules if is_peft_model(module)), None)
+
+
 def _save_pretrained(self: Any, save_directory: Any, *args: Any, **kwargs: Any) -> None:
     kwargs.setdefault("save_embedding_layers", False)  # PEFT would ask the Hub whether a vocabulary has grown
+    if kwargs.get("state_dict"):  # of torch.compile around it
+        kwargs["state_dict"] = {name.removeprefix("_orig_mod."): v for name, v in kwargs["state_dict"].items()}
     type(self).save_pretrained(self, save_directory, *args, **kwargs)
     noisy: Any = noisy_model_inside(self)
     if kwargs.get("is_main_process", True):

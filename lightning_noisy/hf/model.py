@@ -100,6 +100,7 @@ class NoisyForImageClassification(PreTrainedModel):
         self._epoch: int | None = None
         self._losses_computed = 0
         self._frozen: list[torch.nn.Module] | None = None
+        self.loss_is_used = False
         self.supports_gradient_checkpointing = self.backbone.supports_gradient_checkpointing
         self.post_init()
         if (timm_model := backbones.timm_model_inside(self.backbone)) is not None:
@@ -347,9 +348,14 @@ class NoisyForImageClassification(PreTrainedModel):
                     "The transformers Trainer does it; in a training loop of your own call `model.set_epoch(epoch)`."
                 )
             loss = self.noise_layer.loss(logits, labels, noisy_log_probs)
-        if num_items is None:
-            return loss
-        return loss * (labels.numel() / num_items)
+        if num_items is not None:
+            loss = loss * (labels.numel() / num_items)
+        if loss.requires_grad:
+            loss.register_hook(self._note_use)
+        return loss
+
+    def _note_use(self, gradient: Tensor) -> None:
+        self.loss_is_used = True
 
     def _init_weights(self, module: torch.nn.Module) -> None:
         """Called for what a checkpoint lacks; the backbone's own modules are the backbone's to initialise."""

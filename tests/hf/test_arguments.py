@@ -355,6 +355,20 @@ def test_images_and_labels_under_other_names_are_one_sentence(tmp_path):
         Trainer(noisy_vit(), args, train_dataset=table(labels=["fine"])).train()
 
 
+class OwnLoss(Trainer):
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        outputs = model(**inputs)
+        loss = F.cross_entropy(outputs.logits, inputs["labels"], weight=torch.tensor([1.0, 2.0, 1.0]))
+        return (loss, outputs) if return_outputs else loss
+
+
+@pytest.mark.parametrize("trainer_class", [OwnLoss, *TRAINERS])
+def test_a_loss_past_the_layer_is_noticed(trainer_class, tmp_path, caplog):
+    args = arguments(tmp_path, gradient_accumulation_steps=2, eval_strategy="epoch")
+    trainer_class(noisy_vit(ACTS_SOON), args, train_dataset=Images(), eval_dataset=Images(VALIDATED)).train()
+    assert caplog.text.count("Have it return `outputs.loss`") == (trainer_class is OwnLoss)
+
+
 def adapted():
     chosen = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["classifier"])
     return get_peft_model(noisy_vit(PAPER), chosen)

@@ -135,3 +135,24 @@ def test_the_noise_layer_is_no_module_to_save(tmp_path):
     model = get_peft_model(noisy_vit(), lora(modules_to_save=["classifier", "noise_layer"]))
     with pytest.raises(ValueError, match="leave out the noise layer"):
         Trainer(model, arguments(tmp_path), train_dataset=Images())
+
+
+@pytest.mark.parametrize("build", [around, inside])
+def test_checkpoints_that_keep_gradients_from_the_adapter_are_refused(build, tmp_path):
+    options = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}
+    with pytest.raises(ValueError, match="`use_reentrant` of the checkpointing arguments to be False"):
+        Trainer(build(), arguments(tmp_path, **options), train_dataset=Images())
+    model = build()
+    before = {name: value.clone() for name, value in model.named_parameters() if "lora_B" in name}
+    Trainer(model, arguments(tmp_path, gradient_checkpointing=True), train_dataset=Images()).train()
+    after = dict(model.named_parameters())
+    assert all(not torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_an_adapter_inside_another_wrapper_is_found(tmp_path):
+    model = around(NoiseConfig.paper(3))
+    before = noisy_model_inside(model).noise_layer.weight.detach().clone()
+    args = arguments(tmp_path, remove_unused_columns=False, save_strategy="epoch")
+    Trainer(torch.compile(model, backend="eager"), args, train_dataset=Images()).train()
+    assert not torch.equal(noisy_model_inside(model).noise_layer.weight, before)
+    assert (tmp_path / "checkpoint-12" / "noise_layer.safetensors").is_file()
