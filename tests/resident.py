@@ -27,10 +27,6 @@ sys.exit(int(server.recv(8) or b"70"))
 
 def serve(path: str, program: Path) -> None:
     """Answers until it is killed."""
-    import lightning_noisy.audit.by_features
-    import lightning_noisy.audit.commands
-    import lightning_noisy.cli
-    import lightning_noisy.training.label_refinement  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a fork ended
     with socket.socket(socket.AF_UNIX) as server:

@@ -10,14 +10,14 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import nn
 
 from lightning_noisy import NoisyImageClassifier
+from lightning_noisy.audit import label_refinement
 from lightning_noisy.audit.by_features import ProbeJudgement
+from lightning_noisy.audit.label_refinement import LabelRefinement
 from lightning_noisy.audit.summary import Share
 from lightning_noisy.noise.latent import FittedNoise
-from lightning_noisy.training import label_refinement
 from lightning_noisy.training.checkpoint_io import LastCheckpoint
-from lightning_noisy.training.label_refinement import LabelRefinement
 
-from ..audit.small import SmallNetwork, digits, trainer, true_labels
+from .small import SmallNetwork, digits, trainer, true_labels
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,9 @@ def test_a_probe_that_is_not_sure_is_not_believed(sure, is_believed):
     labels = torch.arange(400) % 10
     probabilities = torch.full((400, 10), (1 - sure) / 9).scatter(1, labels[:, None], sure)
     noise = FittedNoise(probabilities, probabilities.log(), torch.eye(10), [1.0])
-    caution = label_refinement._caution(ProbeJudgement(noise, Share(0.2, 0.1, 0.3)), labels, torch.bincount(labels))
+    caution = label_refinement._caution(
+        ProbeJudgement(noise, Share(0.2, 0.1, 0.3), torch.zeros(400)), labels, torch.bincount(labels)
+    )
     assert (caution == "") == is_believed
     assert is_believed or "55% sure of its class on average" in caution
 
