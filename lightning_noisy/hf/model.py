@@ -22,7 +22,7 @@ from lightning_noisy.hf.from_backbone import load_backbone, resolve_noise
 from lightning_noisy.layer_groups import block_classes, frozen_modules
 from lightning_noisy.noise import NoiseConfig, NoiseLayer
 from lightning_noisy.noise.epoch_counts import EpochCounts
-from lightning_noisy.noise.objective import check_values, clean_cross_entropy, is_check_due, noisy_objective
+from lightning_noisy.noise.objective import as_labels, check_values, clean_cross_entropy, is_check_due, noisy_objective
 from lightning_noisy.run_record import RECORD_FILE, RunRecord, read_record, write_record
 
 logger = logging.get_logger(__name__)
@@ -331,6 +331,7 @@ class NoisyForImageClassification(PreTrainedModel):
     def _loss(
         self, logits: Tensor, labels: Tensor, noisy_log_probs: Tensor | None, num_items: Tensor | int | None
     ) -> Tensor:
+        labels = as_labels(logits, labels)
         if is_check_due(self._losses_computed, logits.device):
             check_values(logits, labels)
         self._losses_computed += 1

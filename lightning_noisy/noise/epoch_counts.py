@@ -145,6 +145,11 @@ class EpochCounts:
             self._validation = self._validation_under_way
         self._validation_under_way = self._summary = None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether this process has counted nothing in the epoch under way."""
+        return self._label_counts is None
+
     def so_far(self) -> EpochSummary | None:
         """What the epoch under way has shown; ``None`` if that is nothing. Every process must call it."""
         if self._summary is None and self._label_counts is not None and self._sums is not None:

@@ -55,6 +55,27 @@ def is_check_due(losses_computed: int, device: torch.device) -> bool:
     return device.type == "cpu" or losses_computed % CHECK_EVERY == 0
 
 
+def as_labels(clean_logits: Tensor, noisy_labels: Tensor) -> Tensor:
+    """Labels as everything here takes them: whole numbers of any type as int64, soft ones as they are.
+
+    Args:
+        clean_logits: (B, K).
+        noisy_labels: Integer labels (B,), or soft labels (B, K).
+
+    Raises:
+        ValueError: If they are neither. No accelerator is waited for.
+    """
+    is_hard = noisy_labels.ndim == 1 and not noisy_labels.is_floating_point()
+    is_soft = noisy_labels.shape == clean_logits.shape and noisy_labels.is_floating_point()
+    if not (is_hard or is_soft) or len(noisy_labels) != len(clean_logits):
+        raise ValueError(
+            "Expected `noisy_labels` to be integers of shape (B,) or soft labels of shape (B, K) beside `clean_logits` "
+            f"of shape {tuple(clean_logits.shape)}, but got {str(noisy_labels.dtype).removeprefix('torch.')} of shape "
+            f"{tuple(noisy_labels.shape)}."
+        )
+    return noisy_labels.long() if is_hard else noisy_labels
+
+
 def check_values(
     clean_logits: Tensor, noisy_labels: Tensor, step: int | None = None, may_lack_labels: bool = False
 ) -> None:
@@ -67,8 +88,7 @@ def check_values(
         may_lack_labels: Whether the label -1 is one that counts nothing rather than a mistake.
 
     Raises:
-        ValueError: If the logits are not (B, K) or not finite, labels (B,) are not integers, or one is outside the
-            classes.
+        ValueError: If the logits are not (B, K) or not finite, or a label is outside the classes.
     """
     if clean_logits.ndim != 2:
         raise ValueError(f"Expected `clean_logits` to have shape (B, K), but got {tuple(clean_logits.shape)}.")
@@ -77,11 +97,6 @@ def check_values(
         raise ValueError(
             f"Expected `clean_logits` to be finite, but got NaN or infinity{when}. Lower the learning rate, "
             "clip the gradients (`trainer.gradient_clip_val`), or look for broken images."
-        )
-    if noisy_labels.ndim == 1 and noisy_labels.is_floating_point():
-        raise ValueError(
-            "Expected `noisy_labels` to be integers of shape (B,) or soft labels of shape (B, K), but got "
-            f"{str(noisy_labels.dtype).removeprefix('torch.')} of shape {tuple(noisy_labels.shape)}."
         )
     if noisy_labels.ndim == 1 and len(noisy_labels):
         low, high = noisy_labels.aminmax()

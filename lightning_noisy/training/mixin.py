@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_noisy.noise import NoiseConfig, NoiseLayer
 from lightning_noisy.noise.config import resolve_noise_config
 from lightning_noisy.noise.epoch_counts import EpochCounts
-from lightning_noisy.noise.objective import check_values, is_check_due, noisy_objective
+from lightning_noisy.noise.objective import as_labels, check_values, is_check_due, noisy_objective
 from lightning_noisy.run_record import RunRecord
 from lightning_noisy.training.checkpoint_io import WholeCheckpoints
 from lightning_noisy.training.guards import ClassCollapseGuard, NoiseLayerNotice, ReproducibleSteps, TrainMode
@@ -109,11 +109,14 @@ class NoisyLabelMixin(_Base):
             A scalar, float32.
 
         Raises:
-            RuntimeError: If :meth:`attach_noise_layer` was not called.
+            RuntimeError: If :meth:`attach_noise_layer` was not called, or a Trainer fits a module around this one.
             ValueError: If shapes do not fit, a label is outside the classes, or a logit is NaN or infinite. On an
                 accelerator values are looked at once in 50 steps.
         """
         self._expect_noise_layer()
+        if self._losses_computed == 0:
+            self._expect_to_be_fitted()
+        noisy_labels = as_labels(clean_logits, noisy_labels)
         if is_check_due(self._losses_computed, clean_logits.device):
             check_values(clean_logits, noisy_labels, self.global_step, may_lack_labels=True)
         self._losses_computed += 1
@@ -131,7 +134,7 @@ class NoisyLabelMixin(_Base):
             noisy_labels: Integer labels (B,); -1 counts nothing. Soft ones are passed over.
         """
         if noisy_labels.ndim == 1:
-            self.epoch_counts.observe_validation(clean_logits, noisy_labels)
+            self.epoch_counts.observe_validation(clean_logits, as_labels(clean_logits, noisy_labels))
 
     def parameter_groups(self, lr: float, weight_decay: float = 0.01) -> list[dict[str, Any]]:
         """Optimizer groups: the network, and the noise layer with its own learning rate and no weight decay."""
@@ -189,6 +192,17 @@ class NoisyLabelMixin(_Base):
             raise RuntimeError(
                 f"Expected {type(self).__name__} to call `self.attach_noise_layer(num_classes)` in its `__init__`, but "
                 "it did not. Call it after `super().__init__()`; `attach_noise_layer(None)` is plain cross-entropy."
+            )
+
+    def _expect_to_be_fitted(self) -> None:
+        trainer: Any = self._trainer
+        if self.noise_layer is None or trainer is None or trainer.state.fn != TrainerFn.FITTING:
+            return
+        if trainer.lightning_module is not self:
+            raise RuntimeError(
+                f"Expected the Trainer to fit {type(self).__name__}, which has the noise layer, but it fits "
+                f"{type(trainer.lightning_module).__name__} around it, and nothing would tell the layer the epoch. "
+                "Make the outer one a NoisyLabelMixin with the noise layer, or fit the inner one."
             )
 
     def _noise_parameters(self) -> list[nn.Parameter]:

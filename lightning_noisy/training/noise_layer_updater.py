@@ -5,6 +5,7 @@ from typing import Any
 
 import lightning.pytorch as L
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_noisy.noise.epoch_counts import EpochCounts
 
@@ -19,6 +20,9 @@ class NoiseLayerUpdater(L.Callback):
     from earlier epochs is in its weights.
     """
 
+    def __init__(self) -> None:
+        self._has_trained = False
+
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         if stage == "fit":
             pl_module.epoch_counts = EpochCounts()
@@ -26,6 +30,15 @@ class NoiseLayerUpdater(L.Callback):
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         # Not `on_train_epoch_start`: a run that resumes from an epoch's last batch begins the next one without it.
         pl_module.epoch_counts.start_epoch(trainer.current_epoch, pl_module.noise_layer)
+        self._has_trained = True
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if self._has_trained and pl_module.noise_layer is not None and pl_module.epoch_counts.is_empty:
+            rank_zero_warn(
+                f"The noise layer has seen no label in epoch {trainer.current_epoch} and can't act: the "
+                "`training_step` does not compute its loss by `self.noisy_loss(clean_logits, noisy_labels)`."
+            )
+        self._has_trained = False
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         pl_module.epoch_counts.end_validation()

@@ -322,3 +322,11 @@ def test_the_record_of_the_training_is_saved_and_comes_back(tmp_path):
     model.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "noisy_training.json").read_text())["metrics"] == {"eval_loss": 0.5}
     assert NoisyForImageClassification.from_pretrained(tmp_path).run_record.metrics == {"eval_loss": 0.5}
+
+
+def test_labels_may_be_whole_numbers_of_any_type():
+    images, labels = batch()
+    model = noisy_vit().train()
+    assert model(images, labels=labels.int()).loss == model(images, labels=labels).loss
+    with pytest.raises(ValueError, match=r"`noisy_labels` to be integers of shape \(B,\).*int64 of shape \(4, 1\)"):
+        model(images, labels=labels[:, None])

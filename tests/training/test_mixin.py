@@ -1,3 +1,5 @@
+import warnings
+
 import lightning.pytorch as L
 import pytest
 import torch
@@ -234,3 +236,58 @@ def test_a_validation_is_told_apart_from_the_training():
     assert module.epoch_counts.so_far() is None  # of the training nothing
     module.train().noisy_loss(logits, labels)
     assert module.epoch_counts.so_far().held_out_agreement == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_whole_numbers_of_any_type_are_labels(dtype):
+    module = OwnModule()
+    logits, labels = torch.randn(8, 3), torch.arange(8) % 3
+    assert module.noisy_loss(logits, labels.to(dtype)) == module.noisy_loss(logits, labels)
+    assert module.epoch_counts.so_far().images == 16
+
+
+@pytest.mark.parametrize(
+    "labels", [torch.zeros(8, 1).long(), torch.zeros(8, 3).long(), torch.zeros(8), torch.ones(7).long()]
+)
+def test_other_labels_are_one_sentence_before_anything_is_counted(labels):
+    module = OwnModule()
+    with pytest.raises(
+        ValueError, match=r"`noisy_labels` to be integers of shape \(B,\) or .*beside.*\(8, 3\), but got"
+    ):
+        module.noisy_loss(torch.randn(8, 3), labels)
+    assert module.epoch_counts.is_empty
+
+
+class PlainLoss(OwnModule):
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self.model(batch[0]), batch[1])
+
+
+def test_a_layer_that_is_shown_no_label_is_noticed():
+    with pytest.warns(UserWarning, match=r"seen no label in epoch 0.*self\.noisy_loss") as caught:
+        L.Trainer(max_epochs=1, **QUIET).fit(PlainLoss(), loader())
+    assert sum("seen no label" in str(warning.message) for warning in caught) == 1
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*seen no label.*")
+        L.Trainer(max_epochs=2, **QUIET).fit(OwnModule(), loader())
+        L.Trainer(max_epochs=1, **QUIET).fit(PlainLoss(None), loader())
+
+
+class Around(L.LightningModule):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def training_step(self, batch, batch_idx):
+        return self.inner.training_step(batch, batch_idx)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def test_a_module_around_the_one_with_the_layer_is_an_error_at_the_first_step():
+    with pytest.raises(RuntimeError, match="to fit OwnModule, which has the noise layer, but it fits Around around it"):
+        L.Trainer(max_epochs=1, **QUIET).fit(Around(OwnModule()), loader())
+    inner = OwnModule(None)
+    L.Trainer(max_epochs=1, **QUIET).fit(Around(inner), loader())
+    assert len(inner.losses) == 4, "without a noise layer there is nothing to tell"
