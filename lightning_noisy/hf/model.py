@@ -142,7 +142,9 @@ class NoisyForImageClassification(PreTrainedModel):
         )
         model = cls(config, native)
         model.run_record.base_model = backbones.base_model_of(native)
-        model.name_or_path = native.name_or_path  # PEFT notes it as the model under an adapter
+        # PEFT notes it as the model under an adapter, whose checkpoint may be read from elsewhere.
+        folder = Path(native.name_or_path or "nowhere")
+        model.name_or_path = str(folder.resolve()) if folder.is_dir() else native.name_or_path
         if exported is not None:
             assert model.noise_layer is not None
             model.noise_layer.load_state_dict(exported.state_dict())

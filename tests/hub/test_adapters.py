@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForImageClassification, Trainer, V
 from lightning_noisy import NoiseConfig, NoisyImageClassifier
 from lightning_noisy.audit.model import trained_model
 from lightning_noisy.hf import NoisyForImageClassification
-from lightning_noisy.hub import export_clean
+from lightning_noisy.hub import export_clean, push_clean
 from lightning_noisy.hub.checkpoints import load_checkpoint
 from lightning_noisy.hub.commands import run
 from lightning_noisy.hub.noise_report import noise_of_checkpoint
@@ -100,6 +100,33 @@ def test_a_checkpoint_of_an_adapter_around_the_noisy_model_is_a_path_like_others
     torch.testing.assert_close(logits_of(audited.clean_model, pixels), expected, atol=1e-5, rtol=1e-5)
     with pytest.raises(ValueError, match=r"is a PEFT adapter\. Go on from it by `trainer\.train\(resume"):
         NoisyForImageClassification.from_pretrained(checkpoint)
+
+
+@pytest.mark.parametrize("kind", ["transformers", "timm"])
+def test_a_base_in_a_folder_is_found_and_stays_unnamed(kind, tmp_path, monkeypatch):
+    if kind == "timm":
+        saved_timm(tmp_path / "base", "test_vit")
+    else:
+        tiny_vit(7, seed=5).save_pretrained(tmp_path / "base")
+    options = {"target_modules": ["qkv"], "modules_to_save": ["head"]} if kind == "timm" else {}
+    with monkeypatch.context() as patch:
+        patch.chdir(tmp_path)
+        model = trained_around("./base", tmp_path / "run", lora(**options))
+    pixels, _ = batch()
+    folder = export_clean(tmp_path / "run" / "checkpoint-12", tmp_path / "clean", "mit")
+    found = AutoModelForImageClassification.from_pretrained(folder)
+    torch.testing.assert_close(logits_of(found, pixels), logits_of(model, pixels), atol=1e-5, rtol=1e-5)
+    assert str(tmp_path) not in "".join(
+        path.read_text() for path in folder.glob("*.*") if path.suffix in (".json", ".md")
+    )
+    with pytest.raises(ValueError, match=r"which it is\. Name its repository as `base_model`"):
+        export_clean(tmp_path / "run" / "checkpoint-12", tmp_path / "kept", "mit", adapter="keep")
+    kept = export_clean(model, tmp_path / "kept", "mit", adapter="keep", base_model="me/base")
+    dry = push_clean(kept, "me/kept", "mit", dry_run=True)
+    assert {"adapter_config.json", "adapter_model.safetensors", "config.json"} < dry.files.keys()
+    assert str(tmp_path) not in "".join(
+        path.read_text() for path in kept.glob("*.*") if path.suffix in (".json", ".md")
+    )
 
 
 @pytest.mark.parametrize("changed", ["another base", "no base", "no such base", "a part of the adapter"])
