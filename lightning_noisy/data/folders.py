@@ -135,16 +135,16 @@ def _check_lists_agree(class_folder: Path, columns: Columns, argument: str) -> N
     """
     from lightning_noisy.data.tables import read_metadata
 
-    metadata = _metadata_file(class_folder, argument)
-    found = None if metadata is None else read_metadata(metadata, columns, argument, is_optional=True)
-    labels = {label for split in (found or {}).values() for label in split.labels.unique().to_pylist()}
-    if metadata is not None and len(labels) > 1:
-        raise ValueError(
-            f"Expected the folders in argument `{argument}` to be the classes, or one list in it to tell them, but "
-            f"{readable(str(metadata))!r} gives the images of the folder {readable(class_folder.name)!r} the labels "
-            f"{', '.join(map(repr, sorted(map(str, labels))[:3]))}. Join such lists into one {metadata.name!r} beside "
-            "the folders, or rename them if the folders are right."
-        )
+    for metadata in (class_folder / name for name in METADATA_FILES if (class_folder / name).is_file()):
+        found = read_metadata(metadata, columns, argument, is_optional=True) or {}
+        labels = {str(label) for split in found.values() for label in split.labels.unique().to_pylist()}
+        if len(labels) > 1:
+            raise ValueError(
+                f"Expected the folders in argument `{argument}` to be the classes, or one list in it to tell them, but "
+                f"{readable(str(metadata))!r} gives the images of the folder {readable(class_folder.name)!r} the "
+                f"labels {', '.join(map(repr, sorted(labels)[:3]))}. Join such lists into one {metadata.name!r} beside "
+                "the folders, or rename them if the folders are right."
+            )
 
 
 def _count(counts: dict[str, tuple[int, str]], kind: str, file: Path, root: Path) -> None:
