@@ -32,6 +32,14 @@ class NoiseLayerUpdater(L.Callback):
         pl_module.epoch_counts.start_epoch(trainer.current_epoch, pl_module.noise_layer)
         self._has_trained = True
 
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+        # An average of weights (EMA) takes buffers in: one of the epochs that the layer was told of means nothing.
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            averaged = getattr(getattr(callback, "_average_model", None), "module", None)
+            if averaged is not None and pl_module.noise_layer is not None:
+                for name, buffer in averaged.noise_layer.named_buffers():
+                    buffer.copy_(pl_module.noise_layer.get_buffer(name))
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if self._has_trained and pl_module.noise_layer is not None and pl_module.epoch_counts.is_empty:
             rank_zero_warn(

@@ -3,7 +3,7 @@
 import lightning.pytorch as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import LearningRateFinder, ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateFinder, ModelCheckpoint
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_noisy import NoiseConfig, NoiseLayer
@@ -170,3 +170,19 @@ def test_a_checkpoint_of_the_end_goes_on_as_a_training_that_was_not_stopped(tmp_
     trainer = L.Trainer(max_epochs=2, callbacks=[again], **QUIET)
     trainer.fit(resumed, loader(), ckpt_path=tmp_path / "end.ckpt")
     expect_equal(watch.seen[-1], again.seen[-1])
+
+
+def test_an_average_of_the_weights_leaves_alone_what_the_layer_was_told(tmp_path):
+    found = []
+    for callbacks in ([], [EMAWeightAveraging(decay=0.9)]):
+        torch.manual_seed(0)
+        module = OwnModule(NoiseConfig(3, warmup_epochs=1))
+        keep = ModelCheckpoint(tmp_path / str(len(callbacks)), filename="{epoch}", save_top_k=-1)
+        options = {**QUIET, "enable_checkpointing": True}
+        L.Trainer(max_epochs=4, callbacks=[*callbacks, keep], **options).fit(module, loader())
+        saved = torch.load(tmp_path / str(len(callbacks)) / "epoch=2.ckpt", weights_only=True)["state_dict"]
+        names = ("noise_layer.progress", "noise_layer.label_weights")
+        found.append([*(saved[name] for name in names), *(module.state_dict()[name] for name in names)])
+    for plain, averaged in zip(*found, strict=True):
+        assert torch.equal(plain, averaged)
+    assert module.noise_layer.progress.tolist() == [1.0, 3.0, 1.0, 0.0]
