@@ -86,6 +86,10 @@ def build(trainer_class, folder, model=None, **options):
     return trainer
 
 
+def counted_by(trainer):
+    return next(each for each in trainer.callback_handler.callbacks if isinstance(each, AtTheEndOfAnEpoch)).counted
+
+
 def clean_loss(model, dtype=torch.float32):
     """Of the evaluation's images, by the backbone alone."""
     rows = [Images(VALIDATED)[index] for index in range(VALIDATED)]
@@ -131,6 +135,7 @@ TABLE = {
     "a small last batch": ({"per_device_train_batch_size": 5}, WHOLE),
     "dataloader_num_workers": ({"dataloader_num_workers": 1, "dataloader_persistent_workers": True}, WHOLE),
     "train_sampling_strategy": ({"train_sampling_strategy": "sequential"}, WHOLE),
+    "use_seedable_sampler": ({"accelerator_config": {"use_seedable_sampler": False}}, WHOLE),
     "accelerator_config": ({"accelerator_config": {"dispatch_batches": True}}, WHOLE),
     "auto_find_batch_size": ({"auto_find_batch_size": True}, WHOLE),
     "torch_compile": ({"torch_compile": True, "torch_compile_backend": "eager"}, WHOLE),
@@ -173,9 +178,8 @@ def test_an_argument_leaves_nothing_untold(name, trainer_class, tmp_path):
         metrics = trainer.evaluate()
     model = trainer.model
     assert {epoch: len(labels) for epoch, labels in trainer.seen.items()} == dict(enumerate(images))
-    shown = next(each for each in trainer.callback_handler.callbacks if isinstance(each, AtTheEndOfAnEpoch)).counted
     expected = {epoch: np.bincount(labels, minlength=3).tolist() for epoch, labels in trainer.seen.items()}
-    assert shown == expected, "the labels that were counted are those that were seen"
+    assert counted_by(trainer) == expected, "the labels that were counted are those that were seen"
     assert model.noise_layer.progress[1] == len(images) - 1, "it is told of the last epoch when another one begins"
     assert (model.noise_layer.share == 1) == (len(images) > 1)
     validated = 3 if name == "dataloader_drop_last" else VALIDATED  # the Trainer drops those of an evaluation too
@@ -224,6 +228,15 @@ def test_a_resume_is_exact(name, trainer_class, tmp_path):
         assert torch.equal(ends[1].state_dict()[key], value), key
     assert torch.equal(ends[0].label_counts, ends[1].label_counts)
     assert ends[0].epoch_counts.latest.validated == ends[1].epoch_counts.latest.validated
+
+
+@pytest.mark.parametrize("trainer_class", TRAINERS)
+def test_an_epoch_that_ignore_data_skip_begins_anew_counts_its_own_images(trainer_class, tmp_path):
+    build(trainer_class, tmp_path, save_strategy="steps", save_steps=4).train()
+    trainer = build(trainer_class, tmp_path, ignore_data_skip=True)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+    assert {epoch: len(labels) for epoch, labels in trainer.seen.items()} == {1: IMAGES, 2: 8}
+    assert counted_by(trainer) == {epoch: np.bincount(labels).tolist() for epoch, labels in trainer.seen.items()}
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "eval_loss"])
