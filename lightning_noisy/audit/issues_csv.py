@@ -7,6 +7,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
+from lightning_noisy.audit.issues.kinds import KINDS, LABEL_KIND
 from lightning_noisy.audit.label_audit import AUDIT_FILE, ISSUES_FILE
 from lightning_noisy.whole_files import put_in_place
 
@@ -14,6 +15,7 @@ COLUMNS = (
     "rank", "id", "path", "split", "given_label", "given_class", "suggested_label", "suggested_class", "p_given",
     "p_suggested", "clean_probability",
 )  # fmt: skip
+GROUP = "near_duplicate_group"
 FORMULA = r"^[=+\-@\t\r\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}]"
 """A spreadsheet takes a cell that begins so for a formula, some in full width too."""
 HIDDEN = r"[\x00-\x1f\x7f\x{061c}\x{200b}-\x{200f}\x{202a}-\x{202e}\x{2060}\x{2066}-\x{2069}\x{feff}]"
@@ -21,17 +23,34 @@ HIDDEN = r"[\x00-\x1f\x7f\x{061c}\x{200b}-\x{200f}\x{202a}-\x{202e}\x{2060}\x{20
 
 
 def write_issues(directory: Path) -> None:
-    """Writes ``issues.csv``: the rows of ``audit.parquet`` that are flagged, the most suspicious first.
+    """Writes ``issues.csv``: the rows of ``audit.parquet`` that are of any kind, the most suspicious label first.
+
+    ``kinds`` names the kinds of each, such as ``"label_issue near_duplicate"``, and ``near_duplicate_group`` is the
+    same number for the same picture, for the filters of a spreadsheet.
 
     A name that a spreadsheet would take for a formula gets an apostrophe before it; characters that are not seen but
     change what is seen become a question mark in a diamond. The names themselves are in ``audit.parquet``.
     """
     source = pyarrow.parquet.ParquetFile(directory / AUDIT_FILE)
-    schema = pa.schema([source.schema_arrow.field(name) for name in COLUMNS])
+    names = source.schema_arrow.names
+    shown = [*COLUMNS, *({GROUP} & set(names))]
+    schema = pa.schema([*(source.schema_arrow.field(name) for name in shown), pa.field("kinds", pa.string())])
+    flags = {kind: f"is_{kind}" for kind in KINDS if f"is_{kind}" in names} | {LABEL_KIND: "is_issue"}
     with put_in_place(directory / ISSUES_FILE) as temporary, pyarrow.csv.CSVWriter(temporary, schema) as writer:
-        for batch in source.iter_batches(columns=[*COLUMNS, "is_issue"]):
-            flagged = batch.filter(batch["is_issue"]).select(list(COLUMNS))
-            writer.write_batch(pa.record_batch([_safe(column) for column in flagged.columns], schema=schema))
+        for batch in source.iter_batches(columns=[*shown, *flags.values()]):
+            kinds = _kinds({kind: batch[name] for kind, name in flags.items()})
+            is_issue = pc.not_equal(kinds, "")
+            columns = [*(batch[name] for name in shown), kinds]
+            flagged = [_safe(column.filter(is_issue)) for column in columns]
+            writer.write_batch(pa.record_batch(flagged, schema=schema))
+
+
+def _kinds(flags: dict[str, pa.Array]) -> pa.Array:
+    """The names of the kinds of each row, with spaces between them."""
+    named = [
+        pc.if_else(pc.fill_null(flags[kind].cast(pa.bool_()), False), f" {kind}", "") for kind in KINDS if kind in flags
+    ]
+    return pc.utf8_ltrim_whitespace(pc.binary_join_element_wise(*named, ""))
 
 
 def _safe(column: pa.Array) -> pa.Array:

@@ -1,5 +1,6 @@
 """What audits say of a scrape with duplicates."""
 
+import csv
 import json
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 from lightning_noisy import NoisyImageClassifier
 from lightning_noisy.audit.auditing import audit_labels
 from lightning_noisy.audit.by_features import audit_by_features
+from lightning_noisy.audit.issues.kinds import KINDS
 from lightning_noisy.audit.label_audit import LabelAudit
 
 from ..scrape import shape, write_scrape
@@ -86,3 +88,16 @@ def test_the_summary_tells_in_words_what_was_found(by_features):
     assert written["findings"] == said
     assert written["found"]["kinds"]["near_duplicate"] == 7
     assert LabelAudit(by_features.directory).summary == by_features.summary
+
+
+def test_the_spreadsheet_names_the_kinds_of_each_row(by_features):
+    with open(by_features.directory / "issues.csv", newline="", encoding="utf-8") as file:
+        written = {row["id"]: row for row in csv.DictReader(file)}
+    expected = {}
+    for name, row in rows_of(by_features).items():
+        kinds = [kind for kind in KINDS if row[f"is_{kind}"]]
+        if kinds:
+            expected[name] = (" ".join(kinds), str(row["near_duplicate_group"] if row["is_near_duplicate"] else ""))
+    assert {name: (row["kinds"], row["near_duplicate_group"]) for name, row in written.items()} == expected
+    assert written["copy of red0.png"]["kinds"].startswith("label_issue near_duplicate exact_duplicate conflicting")
+    assert written["red1.png"]["kinds"] == "near_duplicate"
