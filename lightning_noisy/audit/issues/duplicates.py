@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
@@ -15,6 +16,8 @@ LEAST_DISTANCE, MOST_DISTANCE = 0.002, 0.015
 SHARE_OF_THUMBNAILS, SHARE_OF_FEATURES = 0.05, 0.15
 """Nor are they further than this share of the distance that is typical of similar images in these data. All were chosen
 on the first 12,000 images of CIFAR-10N, on MNIST and on digits."""
+LEAST_CORRELATION = 0.5
+"""Of the thumbnails of pictures that features take for the same: dark pictures look alike to a network."""
 IS_NEAR_UP_TO = 0.5
 MOST_EDGES = 2**16
 
@@ -61,21 +64,31 @@ def find_duplicates(
     contrasts = thumbnails - thumbnails.mean(dim=1, keepdim=True)  # so that cosines are correlations
     similar = SimilarImages(contrasts, first, True, seed, device)
     most = min(SHARE_OF_THUMBNAILS * similar.typical_distance(), MOST_DISTANCE)
-    _join_near(groups, score, similar, max(most, LEAST_DISTANCE))
+    _join_near(groups, score, similar, max(most, LEAST_DISTANCE), contrasts)
     if features is not None:
         similar = SimilarImages(features, first, False, seed, device)
-        _join_near(groups, score, similar, max(SHARE_OF_FEATURES * similar.typical_distance(), LEAST_DISTANCE))
-    return Duplicates(groups.numbered(), is_exact, score)
+        most = max(SHARE_OF_FEATURES * similar.typical_distance(), LEAST_DISTANCE)
+        _join_near(groups, score, similar, most, contrasts)
+    group = groups.numbered()
+    score[group < 0] = score[group < 0].clip(np.nextafter(np.float32(IS_NEAR_UP_TO), np.float32(1)))
+    return Duplicates(group, is_exact, score)
 
 
-def _join_near(groups: "_Groups", score: np.ndarray, similar: SimilarImages, most: float) -> None:
-    """Joins pairs whose distance is at most ``most``."""
+def _join_near(groups: "_Groups", score: np.ndarray, similar: SimilarImages, most: float, contrasts: Tensor) -> None:
+    """Joins pairs whose distance is at most ``most``, and whose thumbnails are alike."""
     for block in similar.blocks():
         for rows, nearest in ((block.rows, block.cosines.amax(dim=1)), (block.others, block.cosines.amax(dim=0))):
             found = np.clip(IS_NEAR_UP_TO * (1 - nearest.cpu().numpy()) / most, 0, 1)
             score[rows] = np.minimum(score[rows], found)
-        ones, others = torch.nonzero(block.cosines >= 1 - most, as_tuple=True)
-        groups.join(block.rows[ones.cpu().numpy()], block.others[others.cpu().numpy()])
+        pairs = torch.nonzero(block.cosines >= 1 - most).cpu().numpy()
+        for first in range(0, len(pairs), MOST_EDGES):
+            ones, others = (
+                block.rows[pairs[first : first + MOST_EDGES, 0]],
+                block.others[pairs[first : first + MOST_EDGES, 1]],
+            )
+            correlation = F.cosine_similarity(contrasts[ones].float(), contrasts[others].float())
+            is_alike = (correlation >= LEAST_CORRELATION).numpy()
+            groups.join(ones[is_alike], others[is_alike])
 
 
 class _Groups:

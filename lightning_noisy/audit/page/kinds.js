@@ -48,6 +48,11 @@ function kindMarks(data, row) {
   return marks.map((words) => (words === "labels differ" ? "≠" : words)).join(" · ");
 }
 
+/** The splits that have the picture of a row: "train and test". */
+function splitsOf(data, row) {
+  return data.rows.near_duplicate_splits[row]?.replace(/, (?=[^,]*$)/, " and ") ?? null;
+}
+
 /** The choice between the views of which the page has images. */
 function showViews(data, fieldset) {
   const { rows } = data;
@@ -65,8 +70,8 @@ function showViews(data, fieldset) {
 /** All copies of the picture of a row, side by side; `choose(row)` makes one of them the current one. */
 function copiesOf(data, row, decisionOf, choose) {
   const group = data.rows.near_duplicate_group[row];
-  if (group === null) return [];
-  const own = data.groups.get(group);
+  const own = data.groups.get(group) ?? [];
+  if (own.length < 2) return [];
   const copy = (other) => {
     const name = data.summary.class_names[data.rows.given_label[other]];
     const decision = decisionOf(other);
@@ -77,7 +82,6 @@ function copiesOf(data, row, decisionOf, choose) {
     button.addEventListener("click", () => choose(other));
     return button;
   };
-  const splits = data.rows.near_duplicate_splits[row];
-  const title = el("p", { class: "muted small" }, `The same picture, in ${splits.replace(/, (?=[^,]*$)/, " and ")}`);
+  const title = el("p", { class: "muted small" }, `The same picture, in ${splitsOf(data, row)}`);
   return [title, el("div", { class: "copy-row" }, ...own.map(copy))];
 }

@@ -131,7 +131,6 @@ function select(place, focus = true) {
   showSelection(data, row, row === null ? null : decisions.get(rows.id[row]));
   const copies = row === null ? [] : copiesOf(data, row, (other) => decisions.get(rows.id[other]), goTo);
   byId("copies").hidden = copies.length === 0;
-  byId("keep-one").hidden = !(data.groups.get(rows.near_duplicate_group[row])?.length > 1);
   byId("copy-list").replaceChildren(...copies);
 }
 

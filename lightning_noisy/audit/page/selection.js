@@ -46,6 +46,7 @@ function details(data, row) {
   const facts = [
     ["Rank", count(rows.rank[row])],
     ["Flagged", rows.is_issue[row] ? "yes" : "no"],
+    ["The same picture is in", splitsOf(data, row)],
     ["Beside the label", kindWords(data, row).join(", ") || null],
     ["Classifier alone, given label", percent(rows.clean_probability[row])],
     ["Id", rows.id[row]],
