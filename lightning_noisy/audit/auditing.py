@@ -15,8 +15,8 @@ from lightning_noisy.audit import folds as fold_files
 from lightning_noisy.audit.folds import TrainFold, assign_folds, train_without
 from lightning_noisy.audit.issues.duplicates import find_duplicates
 from lightning_noisy.audit.issues.finding import Pictures, issue_columns
-from lightning_noisy.audit.issues.found import sum_up_issues
 from lightning_noisy.audit.issues.kinds import SPLITS
+from lightning_noisy.audit.issues.sums import sum_up_issues
 from lightning_noisy.audit.label_audit import LabelAudit
 from lightning_noisy.audit.model import AuditModule, check_classes, fingerprint, trained_model
 from lightning_noisy.audit.ranking import part_schema

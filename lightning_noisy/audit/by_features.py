@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from lightning_noisy.audit.issues.duplicates import find_duplicates
 from lightning_noisy.audit.issues.finding import NO_LABEL, Pictures, is_in_conflict, issue_columns
-from lightning_noisy.audit.issues.found import sum_up_issues
+from lightning_noisy.audit.issues.found import SimilarClasses
 from lightning_noisy.audit.issues.kinds import SPLITS
 from lightning_noisy.audit.issues.outliers import outlier_scores
+from lightning_noisy.audit.issues.similar_classes import similar_classes
+from lightning_noisy.audit.issues.sums import sum_up_issues
 from lightning_noisy.audit.label_audit import LabelAudit
 from lightning_noisy.audit.posterior import score_posterior, share_evidence
 from lightning_noisy.audit.ranking import part_schema
@@ -52,11 +54,13 @@ class ProbeJudgement:
         noise: The posterior by which the labels are ranked.
         errors: The share of wrong labels, and between which it lies.
         outlier_scores: (N,) float32 in [0, 1], the lower, the more unlike all classes.
+        similar_classes: Pairs of classes that look like one.
     """
 
     noise: FittedNoise
     errors: Share
     outlier_scores: Tensor
+    similar_classes: list[SimilarClasses]
 
 
 def audit_by_features(
@@ -148,7 +152,8 @@ def judge_by_probe(
     on_posterior = fit_noise([probe.out_of_fold(), similar], noisy_labels)
     errors = _errors(on_labels, on_posterior, first.log_probs, noisy_labels)
     strangeness = outlier_scores(features, shares, noisy_labels, fold_of, k, device)
-    return ProbeJudgement(_with_evidence_of_copies(on_posterior, noisy_labels, group), errors, strangeness)
+    alike = similar_classes(first.log_probs, noisy_labels, features)
+    return ProbeJudgement(_with_evidence_of_copies(on_posterior, noisy_labels, group), errors, strangeness, alike)
 
 
 def _with_evidence_of_copies(noise: FittedNoise, noisy_labels: Tensor, group: Tensor) -> FittedNoise:
@@ -203,7 +208,7 @@ def _judge_all(
     outlyingness = np.full(len(features), np.nan, dtype=np.float32)
     outlyingness[rows] = judged.outlier_scores.numpy()
     issues = issue_columns(pictures, duplicates, outlyingness)
-    found = sum_up_issues(issues, pictures, duplicates, rows)
+    found = replace(sum_up_issues(issues, pictures, duplicates, rows), similar_classes=judged.similar_classes)
     issues = issues.take(pa.array(rows)).append_column("position", pa.array(positions))
     return Look(len(positions), issues, found, judged.errors)
 

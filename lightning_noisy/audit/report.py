@@ -96,6 +96,10 @@ def _overview(summary: AuditSummary) -> dict[str, Any]:
         "judge": summary.judge,
         "caution": summary.caution,
         "findings": summary.findings,
+        "similar_classes": [
+            [pair.one, pair.other, pair.separability, pair.confused]
+            for pair in (summary.found.similar_classes if summary.found else [])[:MOST_PAIRS]
+        ],
     }
 
 

@@ -145,7 +145,7 @@ class AuditSummary:
     def findings(self) -> list[str]:
         """What was found beside wrong labels, in sentences."""
         share = self.agreement.share if self.agreement is not None and self.agreement.is_held_out else None
-        return [] if self.found is None else self.found.sentences(share)
+        return [] if self.found is None else self.found.sentences(self.class_names, share)
 
     @property
     def caution(self) -> str:

@@ -4,13 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
+from lightning_noisy.audit.decisions import quote
 
-from lightning_noisy.audit.issues.duplicates import Duplicates
-from lightning_noisy.audit.issues.finding import NO_LABEL, Pictures, is_in_conflict
-from lightning_noisy.audit.issues.kinds import KINDS, LABEL_KIND, SPLITS
-
+MOST_PAIRS = 5
 SPLIT_WORDS = {"train": "training", "val": "validation", "test": "test"}
 QUALITY_WORDS = {
     "low_information": "hold hardly any information",
@@ -38,6 +34,26 @@ class Leak:
 
 
 @dataclass(frozen=True)
+class SimilarClasses:
+    """Two classes that a probe can't tell apart.
+
+    Args:
+        one: Number of a class.
+        other: Number of the other class.
+        separability: AUROC, over the images that carry either label, of the probe's odds between the two: 1 where it
+            tells them apart, .5 where it can't.
+        confused: The share of these images to which the probe gives more of the other label.
+        cosine: Of the mean features of the two, less those of all images.
+    """
+
+    one: int
+    other: int
+    separability: float
+    confused: float
+    cosine: float
+
+
+@dataclass(frozen=True)
 class Found:
     """The numbers.
 
@@ -48,6 +64,7 @@ class Found:
         wrong_at_least: How many labels are wrong for certain, since another one of the same picture is right.
         most_copies: How often the most frequent picture is there.
         leaks: By split.
+        similar_classes: Pairs of classes that look like one.
     """
 
     kinds: dict[str, int]
@@ -56,16 +73,19 @@ class Found:
     wrong_at_least: int = 0
     most_copies: int = 0
     leaks: list[Leak] = field(default_factory=list)
+    similar_classes: list[SimilarClasses] = field(default_factory=list)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Found":
         """From what :func:`dataclasses.asdict` gave."""
-        return cls(**{**values, "leaks": [Leak(**leak) for leak in values["leaks"]]})
+        pairs = [SimilarClasses(**pair) for pair in values["similar_classes"]]
+        return cls(**{**values, "leaks": [Leak(**leak) for leak in values["leaks"]], "similar_classes": pairs})
 
-    def sentences(self, agreement: float | None = None) -> list[str]:
+    def sentences(self, class_names: Sequence[str], agreement: float | None = None) -> list[str]:
         """What was found, for people; nothing is said of what was not found.
 
         Args:
+            class_names: The K names.
             agreement: The accuracy of the judge on images that it has not learned from, to say how far leaks flatter.
         """
         kinds = self.kinds
@@ -84,52 +104,21 @@ class Found:
             )
         said += [_leak_in_words(leak, agreement) for leak in self.leaks]
         if kinds.get("placeholder"):
-            said.append(f"{_images(kinds['placeholder'])} are placeholders: one picture very often, under many labels.")
+            said.append(f"Placeholders, one picture very often and under many labels: {_images(kinds['placeholder'])}.")
         if kinds.get("outlier"):
-            said.append(f"{_images(kinds['outlier'])} look unlike all classes.")
+            said.append(f"Unlike all classes: {_images(kinds['outlier'])}.")
+        for pair in self.similar_classes[:MOST_PAIRS]:
+            one, other = (quote(class_names[label]) for label in (pair.one, pair.other))
+            said.append(
+                f"{one} and {other} look like one class: the probe tells their images apart hardly better than by "
+                f"chance (AUROC {pair.separability:.2f})."
+            )
+        if len(self.similar_classes) > MOST_PAIRS:
+            said.append(f"{len(self.similar_classes) - MOST_PAIRS:,} more pairs of classes look like one.")
         poor = [f"{kinds[kind]:,} {words}" for kind, words in QUALITY_WORDS.items() if kinds.get(kind)]
         if poor:
             said.append(f"Of the pictures, {', '.join(poor)}.")
         return said
-
-
-def sum_up_issues(
-    table: pa.Table, pictures: Pictures, duplicates: Duplicates, audited: Sequence[int] | np.ndarray
-) -> Found:
-    """From the issue columns of ``N`` images.
-
-    Args:
-        table: Of :func:`~lightning_noisy.audit.issues.finding.issue_columns`.
-        pictures: The images.
-        duplicates: Among them.
-        audited: (M,) the rows of the audited ones.
-    """
-    rows = table.take(pa.array(audited))
-    counts = {kind: rows[f"is_{kind}"] for kind in KINDS if kind != LABEL_KIND}
-    group, is_grouped = duplicates.group, duplicates.group >= 0
-    known = np.flatnonzero(is_in_conflict(group, pictures.labels) & (pictures.labels != NO_LABEL))
-    pair, size = np.unique(np.stack([group[known], pictures.labels[known]]), axis=1, return_counts=True)
-    most = np.zeros(group.max(initial=-1) + 1, dtype=np.int64)
-    np.maximum.at(most, pair[0], size)
-    return Found(
-        kinds={kind: int(np.count_nonzero(flags.to_numpy())) for kind, flags in counts.items() if not flags.null_count},
-        pictures=len(most),
-        conflicts=len(np.unique(group[known])),
-        wrong_at_least=len(known) - int(most.sum()),
-        most_copies=int(np.bincount(group[is_grouped], minlength=1).max()),
-        leaks=_leaks(group, pictures.splits),
-    )
-
-
-def _leaks(group: np.ndarray, splits: np.ndarray) -> list[Leak]:
-    """Of a group whose first split is earlier, all images of a later one."""
-    is_grouped = group >= 0
-    first = np.full(group.max(initial=-1) + 1, len(SPLITS))
-    np.minimum.at(first, group[is_grouped], splits[is_grouped])
-    leaked = is_grouped.copy()
-    leaked[is_grouped] = first[group[is_grouped]] < splits[is_grouped]
-    numbers = {number: int((leaked & (splits == number)).sum()) for number in range(1, len(SPLITS))}
-    return [Leak(SPLITS[number], images, int((splits == number).sum())) for number, images in numbers.items() if images]
 
 
 def _leak_in_words(leak: Leak, agreement: float | None) -> str:

@@ -12,7 +12,31 @@ function showOverview(data, choose) {
   showRate(summary);
   showClasses(summary, choose);
   showMatrix(summary, choose);
+  showAlike(data, choose);
   showPairs(data, choose);
+}
+
+/** Pairs of classes that look like one: examples of both, side by side. */
+function showAlike(data, choose) {
+  const { summary, rows, thumbnails } = data;
+  byId("alike").hidden = summary.similar_classes.length === 0;
+  for (const [one, other, separability, confused] of summary.similar_classes) {
+    const examples = [one, other].map((label) => {
+      const own = rows.id.map((_, row) => row).filter((row) => rows.given_label[row] === label && thumbnails[row] !== null);
+      return el("span", { class: "pair-examples" }, ...own.slice(-PAIR_EXAMPLES).map((row) => picture(thumbnails[row])));
+    });
+    const [first, second] = [one, other].map((label) => summary.class_names[label]);
+    const facts = `AUROC ${separability.toFixed(2)}, ${percent(confused)} confused`;
+    const button = el(
+      "button",
+      { type: "button", class: "pair", "aria-label": `${isolated(first)} and ${isolated(second)}: ${facts}. Show the first` },
+      el("span", { class: "pair-names" }, named(first), el("span", { class: "arrow" }, "="), named(second)),
+      el("span", { class: "pair-count muted" }, facts),
+      ...examples,
+    );
+    button.addEventListener("click", () => choose({ given: one }));
+    byId("alike-pairs").append(button);
+  }
 }
 
 function showRate(summary) {
