@@ -13,6 +13,7 @@ from lightning_noisy.features.probe import FoldedProbe
 SHARE_AT_RANDOM = 0.9
 """The probe is told that an image is a stranger where the labels of its neighbours are in less order than so many of
 those that are drawn at random."""
+MOST_AT_RANDOM = 0.5
 STRENGTH = 1e-3
 """Of the probe's penalty."""
 IS_OUTLIER_BELOW = 0.35
@@ -40,10 +41,9 @@ def outlier_scores(
         device: Where to compute.
     """
     order, at_random = label_order(shares, noisy_labels, k)
-    limit = at_random.quantile(SHARE_AT_RANDOM)
-    is_at_random = order <= limit
+    is_at_random = order <= at_random.quantile(SHARE_AT_RANDOM)
     # Where most neighbourhoods are in no order, these features can't tell the classes, or nearly all labels are wrong.
-    if not is_at_random.any() or order.median() < 2 * limit:
+    if not is_at_random.any() or is_at_random.float().mean() > MOST_AT_RANDOM:
         return torch.ones(len(features))
     probe = FoldedProbe(features, fold_of, 2, device)
     probe.fit(torch.stack([~is_at_random, is_at_random], dim=1).float(), STRENGTH)
