@@ -45,7 +45,8 @@ function kindMarks(data, row) {
   const group = data.groups.get(data.rows.near_duplicate_group[row]);
   const marks = kindWords(data, row).filter((words) => !words.startsWith("copy "));
   if (group?.length > 1) marks.unshift(`${group.indexOf(row) + 1}/${group.length}`);
-  return marks.map((words) => (words === "labels differ" ? "≠" : words)).join(" · ");
+  const short = { "labels differ": "≠", "unlike all classes": "unlike" };
+  return marks.map((words) => short[words] ?? words).join(" · ");
 }
 
 /** The splits that have the picture of a row: "train and test". */

@@ -29,7 +29,7 @@ function showAlike(data, choose) {
     const facts = `AUROC ${separability.toFixed(2)}, ${percent(confused)} confused`;
     const button = el(
       "button",
-      { type: "button", class: "pair", "aria-label": `${isolated(first)} and ${isolated(second)}: ${facts}. Show the first` },
+      { type: "button", class: "pair alike", "aria-label": `${isolated(first)} and ${isolated(second)}: ${facts}. Show the first` },
       el("span", { class: "pair-names" }, named(first), el("span", { class: "arrow" }, "="), named(second)),
       el("span", { class: "pair-count muted" }, facts),
       ...examples,
