@@ -24,22 +24,22 @@ demo: $(READY)
 	$(BIN)/python recipes/demo.py
 
 test: $(READY) lint types
-	$(BIN)/python -m pytest -n 2
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3
+	$(BIN)/python -m pytest -m slow -n 3 --dist loadfile
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3
 
 test-lowest:
 	$(PYTHON) -m venv .venv-lowest
 	$(PYTHON) .ci/lowest_versions.py > .venv-lowest/constraints.txt
 	.venv-lowest/bin/python -m pip install --quiet --editable '.[dev]' --constraint .venv-lowest/constraints.txt
-	.venv-lowest/bin/python -m pytest -n 2
+	.venv-lowest/bin/python -m pytest -n 3
 
 test-newest:
 	$(PYTHON) -m venv .venv-newest
 	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[dev]'
-	.venv-newest/bin/python -m pytest -n 2
+	.venv-newest/bin/python -m pytest -n 3
 
 lint: $(READY)
 	$(BIN)/ruff check .

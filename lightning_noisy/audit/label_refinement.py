@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lightning_noisy.audit.by_features import FOLDS, ProbeJudgement, judge_by_probe
+from lightning_noisy.audit.by_features import FOLDS, judge_by_probe
 from lightning_noisy.audit.summary import Agreement
 from lightning_noisy.backbones.features import FeatureExtractor
 from lightning_noisy.data import NoisyImageDataModule
@@ -117,15 +117,21 @@ def _write(
         rank_zero_info(f"Judging {len(labels):,} labels by a linear probe in {FOLDS} folds")
         judged = judge_by_probe(features, labels, datamodule.num_classes, FOLDS, datamodule.seed, device)
         soft_labels, errors = judged.noise.posterior, judged.errors.value
-        caution = _caution(judged, labels, counts)
+        caution = _caution(judged.noise.clean_log_probs, errors, labels, counts)
     metadata = {KEY: key, ERRORS: str(errors), CAUTION: caution}
     with put_in_place(folder / SOFT_LABELS_FILE) as temporary:
         save_file({TENSOR: soft_labels.half().contiguous()}, temporary, metadata)
 
 
-def _caution(judged: ProbeJudgement, labels: Tensor, counts: Tensor) -> str:
-    """Why the probe is not to be believed; empty where nothing speaks against it."""
-    log_probs, errors = judged.noise.clean_log_probs, judged.errors.value
+def _caution(log_probs: Tensor, errors: float, labels: Tensor, counts: Tensor) -> str:
+    """Why the probe is not to be believed; empty where nothing speaks against it.
+
+    Args:
+        log_probs: (N, K), of the true class without the given label.
+        errors: The share of labels that the probe takes for wrong.
+        labels: (N,) the given ones.
+        counts: (K,) how often each is given.
+    """
     agreeing, chance = (log_probs.argmax(dim=1) == labels).double().mean().item(), float(counts.max() / counts.sum())
     sure, even = log_probs.exp().amax(dim=1).double().mean().item(), 1 / log_probs.shape[1]
     probe = "a linear probe of the pretrained features"

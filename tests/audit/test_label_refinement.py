@@ -11,10 +11,7 @@ from torch import nn
 
 from lightning_noisy import NoisyImageClassifier
 from lightning_noisy.audit import label_refinement
-from lightning_noisy.audit.by_features import ProbeJudgement
 from lightning_noisy.audit.label_refinement import LabelRefinement
-from lightning_noisy.audit.summary import Share
-from lightning_noisy.noise.latent import FittedNoise
 from lightning_noisy.training.checkpoint_io import LastCheckpoint
 
 from .small import SmallNetwork, digits, trainer, true_labels
@@ -127,10 +124,7 @@ def test_where_features_tell_nothing_the_given_labels_are_trained_on(pretrained,
 def test_a_probe_that_is_not_sure_is_not_believed(sure, is_believed):
     labels = torch.arange(400) % 10
     probabilities = torch.full((400, 10), (1 - sure) / 9).scatter(1, labels[:, None], sure)
-    noise = FittedNoise(probabilities, probabilities.log(), torch.eye(10), [1.0])
-    caution = label_refinement._caution(
-        ProbeJudgement(noise, Share(0.2, 0.1, 0.3), torch.zeros(400)), labels, torch.bincount(labels)
-    )
+    caution = label_refinement._caution(probabilities.log(), 0.2, labels, torch.bincount(labels))
     assert (caution == "") == is_believed
     assert is_believed or "55% sure of its class on average" in caution
 
