@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from rich.progress import track
 from torch import Tensor
 
 EXACT_ROWS = 20_000
@@ -77,7 +78,8 @@ class SimilarImages:
 
     def blocks(self) -> Iterator[Compared]:
         """Each pair within each cell once."""
-        for cell in self._cells():
+        cells = self._cells()
+        for cell in track(cells, "Comparing images", disable=len(cells) == 1, transient=True):
             values = self._directions(cell)
             size = max(MOST_VALUES_AT_ONCE // max(len(cell), 1), 1)
             for first in range(0, len(cell), size):
@@ -85,11 +87,10 @@ class SimilarImages:
                 cosines.diagonal().fill_(-torch.inf)
                 yield Compared(cell[first : first + size], cell[first:], cosines)
 
-    def _cells(self) -> Iterator[np.ndarray]:
+    def _cells(self) -> list[np.ndarray]:
         total = len(self.rows)
         if total <= EXACT_ROWS:
-            yield self.rows
-            return
+            return [self.rows]
         references = self._directions(self._draw(int(np.sqrt(total))))
         cell_of = np.empty((total, CELLS_OF_AN_IMAGE), dtype=np.int32)
         for first in range(0, total, EXACT_ROWS):
@@ -98,8 +99,7 @@ class SimilarImages:
             cell_of[part] = cosines.topk(CELLS_OF_AN_IMAGE, dim=1).indices.cpu().numpy()
         order = np.argsort(cell_of, axis=None, kind="stable")
         ends = np.searchsorted(cell_of.ravel()[order], np.arange(1, len(references)))
-        for members in np.split(order // CELLS_OF_AN_IMAGE, ends):
-            yield self.rows[members]
+        return [self.rows[members] for members in np.split(order // CELLS_OF_AN_IMAGE, ends)]
 
     def _draw(self, count: int) -> np.ndarray:
         return np.sort(self.generator.permutation(self.rows)[:count])
