@@ -18,6 +18,7 @@ FACTS_SCHEMA = pa.schema(
         "height": pa.int64(),
         "pixel_digest": pa.int64(),
         "thumbnail": pa.list_(pa.uint8(), 256),
+        "mean_colour": pa.list_(pa.uint8(), 3),
         "brightest": pa.float32(),
         "darkest": pa.float32(),
         "entropy": pa.float32(),
@@ -37,9 +38,9 @@ def image_facts(image: Image.Image) -> dict[str, Any]:
     """The facts of one RGB image; brightness, entropy and sharpness as CleanVision 0.3 measures them.
 
     ``width`` and ``height`` in pixels; ``pixel_digest``, the same for the same pixels; ``thumbnail``, 16 x 16 shades of
-    grey; ``brightest`` and ``darkest``, the 99th and the 5th percentile of perceived brightness in [0, 1]; ``entropy``
-    of the grey histogram in bits; ``edges``, the standard deviation of the edges of the picture in grey at 64 pixels;
-    ``histogram_spread``, that of the counts of its histogram there.
+    grey; ``mean_colour``, red, green and blue; ``brightest`` and ``darkest``, the 99th and the 5th percentile of
+    perceived brightness in [0, 1]; ``entropy`` of the grey histogram in bits; ``edges``, the standard deviation of the
+    edges of the picture in grey at 64 pixels; ``histogram_spread``, that of the counts of its histogram there.
     """
     darkest, brightest = np.percentile(_brightness(image), (5, 99))
     grey = image.convert("L")
@@ -49,6 +50,7 @@ def image_facts(image: Image.Image) -> dict[str, Any]:
         "height": np.int64(image.height),
         "pixel_digest": _pixel_digest(image),
         "thumbnail": np.array(small.resize((THUMBNAIL_SIDE,) * 2, Image.Resampling.BILINEAR)).ravel(),
+        "mean_colour": np.array(image.resize((1, 1), Image.Resampling.BOX, reducing_gap=3.0)).ravel(),
         "brightest": np.float32(brightest),
         "darkest": np.float32(darkest),
         "entropy": np.float32(grey.entropy()),
@@ -58,7 +60,7 @@ def image_facts(image: Image.Image) -> dict[str, Any]:
 
 
 def facts_arrays(table: pa.Table) -> dict[str, np.ndarray]:
-    """Columns of :data:`FACTS_SCHEMA` in memory, (N,) each; ``thumbnail`` (N, 256)."""
+    """Columns of :data:`FACTS_SCHEMA` in memory, (N,) each; lists are (N, L)."""
     arrays = {}
     for name in FACTS_SCHEMA.names:
         column = table[name].combine_chunks()

@@ -18,6 +18,8 @@ SHARE_OF_THUMBNAILS, SHARE_OF_FEATURES = 0.05, 0.15
 on the first 12,000 images of CIFAR-10N, on MNIST and on digits."""
 LEAST_CORRELATION = 0.5
 """Of the thumbnails of pictures that features take for the same: dark pictures look alike to a network."""
+MOST_COLOUR_DIFFERENCE = 32
+"""Of 255, in red, green or blue, between the mean colours of the same picture: thumbnails are grey."""
 IS_NEAR_UP_TO = 0.5
 MOST_EDGES = 2**16
 
@@ -47,7 +49,7 @@ def find_duplicates(
     """By pixels, by thumbnails, and by features where there are any.
 
     Args:
-        facts: Columns of :data:`~lightning_noisy.inference.facts.FACTS_SCHEMA`, (N,) each, ``thumbnail`` (N, T).
+        facts: Columns of :data:`~lightning_noisy.inference.facts.FACTS_SCHEMA`, (N,) each, lists (N, L).
         features: Those of a frozen backbone, (N, D).
         seed: Draws samples.
         device: Where to compare.
@@ -64,18 +66,21 @@ def find_duplicates(
     contrasts = thumbnails - thumbnails.mean(dim=1, keepdim=True)  # so that cosines are correlations
     similar = SimilarImages(contrasts, first, True, seed, device)
     most = min(SHARE_OF_THUMBNAILS * similar.typical_distance(), MOST_DISTANCE)
-    _join_near(groups, score, similar, max(most, LEAST_DISTANCE), contrasts)
+    colours = torch.from_numpy(facts["mean_colour"].astype(np.int16))
+    _join_near(groups, score, similar, max(most, LEAST_DISTANCE), contrasts, colours)
     if features is not None:
         similar = SimilarImages(features, first, False, seed, device)
         most = max(SHARE_OF_FEATURES * similar.typical_distance(), LEAST_DISTANCE)
-        _join_near(groups, score, similar, most, contrasts)
+        _join_near(groups, score, similar, most, contrasts, colours)
     group = groups.numbered()
     score[group < 0] = score[group < 0].clip(np.nextafter(np.float32(IS_NEAR_UP_TO), np.float32(1)))
     return Duplicates(group, is_exact, score)
 
 
-def _join_near(groups: "_Groups", score: np.ndarray, similar: SimilarImages, most: float, contrasts: Tensor) -> None:
-    """Joins pairs whose distance is at most ``most``, and whose thumbnails are alike."""
+def _join_near(
+    groups: "_Groups", score: np.ndarray, similar: SimilarImages, most: float, contrasts: Tensor, colours: Tensor
+) -> None:
+    """Joins pairs whose distance is at most ``most``, and whose thumbnails and colours are alike."""
     for block in similar.blocks():
         for rows, nearest in ((block.rows, block.cosines.amax(dim=1)), (block.others, block.cosines.amax(dim=0))):
             found = np.clip(IS_NEAR_UP_TO * (1 - nearest.cpu().numpy()) / most, 0, 1)
@@ -87,7 +92,8 @@ def _join_near(groups: "_Groups", score: np.ndarray, similar: SimilarImages, mos
                 block.others[pairs[first : first + MOST_EDGES, 1]],
             )
             correlation = F.cosine_similarity(contrasts[ones].float(), contrasts[others].float())
-            is_alike = (correlation >= LEAST_CORRELATION).numpy()
+            difference = (colours[ones] - colours[others]).abs().amax(dim=1)
+            is_alike = ((correlation >= LEAST_CORRELATION) & (difference <= MOST_COLOUR_DIFFERENCE)).numpy()
             groups.join(ones[is_alike], others[is_alike])
 
 

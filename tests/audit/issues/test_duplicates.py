@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageDraw, ImageEnhance
 
 from lightning_noisy.audit.issues import duplicates
 from lightning_noisy.audit.issues.duplicates import find_duplicates
@@ -112,3 +112,14 @@ def test_one_picture_under_many_labels_is_a_placeholder():
         if name.endswith("_score") and name != "outlier_score":
             values = table[name].to_numpy()
             assert ((values >= 0) & (values <= 1)).all(), name
+
+
+def test_the_same_shape_in_another_colour_is_another_picture():
+    white = Image.new("RGB", (40, 40), "white")
+    images = []
+    for colour in ("red", "blue", "green"):
+        image = white.copy()
+        ImageDraw.Draw(image).ellipse((5, 5, 30, 33), fill=colour)
+        images.append(image)
+    images += [*pictures(12), ImageEnhance.Brightness(images[0]).enhance(0.95)]
+    assert find_duplicates(facts_of(images)).group.tolist() == [0, *[-1] * 14, 0]
