@@ -203,7 +203,8 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
         weights = batch.weights
         mixed_images, targets, soft_labels = self.mix(images, noisy_labels, weights, batch.soft_labels)
         clean_logits = self._checked_logits(mixed_images)
-        loss = self.noisy_loss(clean_logits, targets, soft_labels)
+        given = () if soft_labels is None else (soft_labels,)  # a `noisy_loss` of one's own need not know them
+        loss = self.noisy_loss(clean_logits, targets, *given)
         # Images that only fill the batch, or weigh little, must not make the loss look small.
         share = count_labelled(noisy_labels if weights is None else targets) / len(images)
         self.log("train/loss", loss / share.clamp_min(SMALLEST_SHARE), batch_size=len(images))
