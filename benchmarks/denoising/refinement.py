@@ -10,7 +10,7 @@ from lightning_noisy.noise.objective import noisy_objective
 
 
 class LabelRefinement(Ours):
-    """Only for cells whose network is pretrained, and ends in a linear layer. It does not step aside, as the callback."""
+    """For cells with a pretrained network that ends in a linear layer. Unlike the callback it never steps aside."""
 
     _soft_labels: Tensor
     """(N, K), of the images of the training that is prepared."""
