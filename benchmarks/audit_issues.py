@@ -23,7 +23,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from lightning_noisy.audit.by_features import judge_by_probe
-from lightning_noisy.audit.issues.outliers import IS_OUTLIER_BELOW
+from lightning_noisy.audit.issues.outliers import IS_OUTLIER_BELOW, outlier_scores
 from lightning_noisy.noise.synthetic import corrupt_labels, transition_matrix_from_spec
 
 HERE = Path(__file__).parent
@@ -117,7 +117,8 @@ def scored(features: Tensor, labels: Tensor, seed: int) -> dict[str, tuple[np.nd
     from cleanlab import Datalab
 
     judged = judge_by_probe(features, labels, int(labels.max()) + 1, seed=seed)
-    ours = judged.outlier_scores.numpy()
+    fold_of, k = judged.fold_of, judged.neighbours
+    ours = outlier_scores(features, judged.neighbour_shares, labels, fold_of, k).numpy()
     lab = Datalab({"label": labels.numpy()}, label_name="label", verbosity=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -4,7 +4,7 @@
 # Resume: the same command; trainings and the audit go on where they were.
 # Change: DATA, POLICY (drop, relabel, weight). Review runs/audit/audit/report.html in a browser, save its decisions, and
 #   run the same again with DECISIONS=decisions.json: what was done is not done again, but for the last training where
-#   they have changed what it is of.
+#   they have changed what it is of; the one before is kept beside it.
 #   DATA=photos recipes/audit.sh --model.backbone timm:resnet50.a1_in1k
 set -euo pipefail
 config=$(realpath "$(dirname "$0")/imagefolder.yaml")
@@ -26,7 +26,7 @@ lightning-noisy audit --ckpt_path noisy/runs/imagefolder/checkpoints/last.ckpt -
 lightning-noisy apply --audit audit --policy "${POLICY:-relabel}" ${decisions:+"--decisions=$decisions"} \
   --output cleaned.parquet
 if ! cmp -s cleaned.parquet trained_on.parquet; then # other labels than the second training there is of
-  rm -rf cleaned
+  [ ! -e cleaned ] || mv cleaned "cleaned.before.$(date +%Y%m%d-%H%M%S)"
   cp cleaned.parquet trained_on.parquet
 fi
 train cleaned "$PWD/cleaned.parquet" "$@"

@@ -4,7 +4,7 @@
 # Resume: the same command; features, audit and training go on where they were.
 # Change: DATA, BACKBONE, POLICY (drop, relabel, weight), SIZE (pixels). Review runs/audit_first/audit/report.html in a
 #   browser, save its decisions, and run the same again with DECISIONS=decisions.json: the training begins anew on what
-#   they have changed.
+#   they have changed, and the one before is kept beside it.
 #   DATA=photos BACKBONE=timm:vit_small_patch14_dinov2.lvd142m recipes/audit_first.sh
 set -euo pipefail
 config=$(realpath "$(dirname "$0")/imagefolder.yaml")
@@ -20,7 +20,7 @@ lightning-noisy audit --data.source "$data" --backbone "${BACKBONE:-timm:resnet5
 lightning-noisy apply --audit audit --policy "${POLICY:-relabel}" ${decisions:+"--decisions=$decisions"} \
   --output cleaned.parquet
 if ! cmp -s cleaned.parquet trained_on.parquet; then # other labels than the training there is of
-  rm -rf runs
+  [ ! -e runs ] || mv runs "runs.before.$(date +%Y%m%d-%H%M%S)"
   cp cleaned.parquet trained_on.parquet
 fi
 lightning-noisy fit --config "$config" --data.source cleaned.parquet "$@" \

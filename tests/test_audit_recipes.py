@@ -79,11 +79,13 @@ def test_audit_first_trains_anew_where_decisions_change_the_labels(photos, tmp_p
     decisions = tmp_path / "my decisions.json"
     entries = [{"id": "ant/00.png", "decision": "drop"}]
     decisions.write_text(json.dumps({"format": 1, "audit_id": audit_id, "decisions": entries}), encoding="utf-8")
-    trained = first.stat().st_ino, first.stat().st_mtime_ns
+    first_inode = first.stat().st_ino
     run(DECISIONS=str(decisions))
     assert ids_in(folder / "cleaned.parquet") == kept - {"ant/00.png"}
-    (second,) = folder.rglob("clean_model/model.safetensors")
-    assert (second.stat().st_ino, second.stat().st_mtime_ns) != trained, "other labels are trained on anew"
+    (second,) = folder.glob("runs/imagefolder/**/clean_model/model.safetensors")
+    assert second.stat().st_ino != first_inode, "other labels are trained on anew"
+    (before,) = folder.glob("runs.before.*/imagefolder/**/clean_model/model.safetensors")
+    assert before.stat().st_ino == first_inode, "nothing is lost"
 
 
 def ids_in(manifest):

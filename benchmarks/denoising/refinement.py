@@ -30,6 +30,14 @@ class LabelRefinement(Ours):
         return noisy_objective(self.layer, logits, self._soft_labels[rows])
 
 
+class WithoutTheLayer(LabelRefinement):
+    """The same by plain cross-entropy with what the probe says."""
+
+    def loss(self, logits, labels, rows, epoch):
+        self.counts.observe(logits, labels, self._soft_labels[rows])
+        return noisy_objective(None, logits, self._soft_labels[rows])
+
+
 @torch.no_grad()
 def pretrained_features(cell: Cell, rows: Tensor) -> Tensor:
     """(N, D) float16, of the images as they are."""
@@ -39,5 +47,8 @@ def pretrained_features(cell: Cell, rows: Tensor) -> Tensor:
     return torch.cat(found).half()
 
 
-REFINEMENT: dict[str, type[LabelRefinement]] = {"label refinement": LabelRefinement}
+REFINEMENT: dict[str, type[LabelRefinement]] = {
+    "label refinement": LabelRefinement,
+    "refinement without the layer": WithoutTheLayer,
+}
 """Only trained where it is asked for by name: it needs a pretrained network."""

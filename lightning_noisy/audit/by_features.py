@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from lightning_noisy.audit.issues.duplicates import find_duplicates
 from lightning_noisy.audit.issues.finding import NO_LABEL, Pictures, is_in_conflict, issue_columns
-from lightning_noisy.audit.issues.found import SimilarClasses
 from lightning_noisy.audit.issues.kinds import SPLITS
 from lightning_noisy.audit.issues.outliers import outlier_scores
 from lightning_noisy.audit.issues.similar_classes import similar_classes
@@ -53,14 +52,18 @@ class ProbeJudgement:
     Args:
         noise: The posterior by which the labels are ranked.
         errors: The share of wrong labels, and between which it lies.
-        outlier_scores: (N,) float32 in [0, 1], the lower, the more unlike all classes.
-        similar_classes: Pairs of classes that look like one.
+        probe_log_probs: (N, K) of the given labels, by the probe that has not learned from the image.
+        neighbour_shares: (N, K) of each label among the nearest other images.
+        neighbours: How many these are.
+        fold_of: (N,) int64, the fold of each image.
     """
 
     noise: FittedNoise
     errors: Share
-    outlier_scores: Tensor
-    similar_classes: list[SimilarClasses]
+    probe_log_probs: Tensor
+    neighbour_shares: Tensor
+    neighbours: int
+    fold_of: Tensor
 
 
 def audit_by_features(
@@ -151,9 +154,8 @@ def judge_by_probe(
     probe.fit(on_labels.posterior, first.strength)
     on_posterior = fit_noise([probe.out_of_fold(), similar], noisy_labels)
     errors = _errors(on_labels, on_posterior, first.log_probs, noisy_labels)
-    strangeness = outlier_scores(features, shares, noisy_labels, fold_of, k, device)
-    alike = similar_classes(first.log_probs, noisy_labels, features)
-    return ProbeJudgement(_with_evidence_of_copies(on_posterior, noisy_labels, group), errors, strangeness, alike)
+    noise = _with_evidence_of_copies(on_posterior, noisy_labels, group)
+    return ProbeJudgement(noise, errors, first.log_probs, shares, k, fold_of)
 
 
 def _with_evidence_of_copies(noise: FittedNoise, noisy_labels: Tensor, group: Tensor) -> FittedNoise:
@@ -206,9 +208,12 @@ def _judge_all(
         writer.add({"position": positions[part], **batch, **images.columns(positions[part])})
     writer.flush()
     outlyingness = np.full(len(features), np.nan, dtype=np.float32)
-    outlyingness[rows] = judged.outlier_scores.numpy()
+    outlyingness[rows] = outlier_scores(
+        values, judged.neighbour_shares, labels, judged.fold_of, judged.neighbours, device
+    ).numpy()
     issues = issue_columns(pictures, duplicates, outlyingness)
-    found = replace(sum_up_issues(issues, pictures, duplicates, rows), similar_classes=judged.similar_classes)
+    alike = similar_classes(judged.probe_log_probs, labels, values)
+    found = replace(sum_up_issues(issues, pictures, duplicates, rows), similar_classes=alike)
     issues = issues.take(pa.array(rows)).append_column("position", pa.array(positions))
     return Look(len(positions), issues, found, judged.errors)
 

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import pyarrow.parquet
 
 from lightning_noisy.audit.images import AuditImages
 from lightning_noisy.audit.issues.kinds import COLUMNS_SCHEMA
+from lightning_noisy.audit.plan import DEFAULT_KINDS
 from lightning_noisy.audit.source import images_of
 from lightning_noisy.audit.summary import SUMMARY_FILE, AuditSummary
 
@@ -132,7 +134,7 @@ class LabelAudit:
         policy: "Policy",
         output: str | Path | None = None,
         decisions: str | Path | None = None,
-        **options: Any,
+        kinds: Sequence[str] = DEFAULT_KINDS,
     ) -> "ManifestReport":
         """Writes a manifest with cleaned labels: see :func:`~lightning_noisy.audit.manifest.write_manifest`.
 
@@ -140,15 +142,18 @@ class LabelAudit:
         """
         from lightning_noisy.audit.manifest import write_manifest
 
-        return write_manifest(self, policy, output or self.directory / MANIFEST_FILE, decisions, **options)
+        return write_manifest(self, policy, output or self.directory / MANIFEST_FILE, decisions, kinds)
 
     def to_dataset(
-        self, policy: "Policy" = "relabel", decisions: str | Path | None = None, **options: Any
+        self,
+        policy: "Policy" = "relabel",
+        decisions: str | Path | None = None,
+        kinds: Sequence[str] = DEFAULT_KINDS,
     ) -> "datasets.Dataset":
         """The images with cleaned labels: see :func:`~lightning_noisy.audit.dataset.to_dataset`."""
         from lightning_noisy.audit.dataset import to_dataset
 
-        return to_dataset(self, policy, decisions, **options)
+        return to_dataset(self, policy, decisions, kinds)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> "PushReport":
         """Pushes the images with cleaned labels: see :func:`~lightning_noisy.audit.dataset.push_to_hub`."""

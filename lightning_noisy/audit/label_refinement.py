@@ -117,13 +117,13 @@ def _write(
         rank_zero_info(f"Judging {len(labels):,} labels by a linear probe in {FOLDS} folds")
         judged = judge_by_probe(features, labels, datamodule.num_classes, FOLDS, datamodule.seed, device)
         soft_labels, errors = judged.noise.posterior, judged.errors.value
-        caution = _caution(judged.noise.clean_log_probs, errors, labels, counts)
+        caution = reason_to_step_aside(judged.noise.clean_log_probs, errors, labels, counts)
     metadata = {KEY: key, ERRORS: str(errors), CAUTION: caution}
     with put_in_place(folder / SOFT_LABELS_FILE) as temporary:
         save_file({TENSOR: soft_labels.half().contiguous()}, temporary, metadata)
 
 
-def _caution(log_probs: Tensor, errors: float, labels: Tensor, counts: Tensor) -> str:
+def reason_to_step_aside(log_probs: Tensor, errors: float, labels: Tensor, counts: Tensor) -> str:
     """Why the probe is not to be believed; empty where nothing speaks against it.
 
     Args:

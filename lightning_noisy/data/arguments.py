@@ -26,3 +26,21 @@ def check_clean_splits(clean_splits: Sequence[str] | None) -> None:
     for split in clean_splits or []:
         if split not in ("val", "test"):
             raise ValueError(f"Expected argument `clean_splits` to hold 'val' or 'test' only, but got {split!r}.")
+
+
+def check_datamodule_arguments(
+    val_fraction: float,
+    batch_size: int,
+    num_workers: int | None,
+    on_broken: str,
+    max_train_images: int | None,
+    image_size: int | None,
+) -> None:
+    """Raises a :class:`ValueError` that names the argument of a data module that is out of its range."""
+    if not 0 <= val_fraction < 1:
+        raise ValueError(f"Expected argument `val_fraction` to be a float in the [0,1) range, but got {val_fraction}.")
+    check_on_broken(on_broken)
+    check_at_least("batch_size", batch_size, 1)
+    check_at_least("num_workers", num_workers, 0)
+    check_at_least("max_train_images", max_train_images, 2)
+    check_at_least("image_size", image_size, 1)

@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lightning_noisy.data.arguments import check_at_least, check_clean_splits, check_on_broken, check_on_empty_class
+from lightning_noisy.data.arguments import check_clean_splits, check_datamodule_arguments, check_on_empty_class
 from lightning_noisy.data.findings import FINDINGS_FILE, find_what_is_odd, tell_findings, write_findings
 from lightning_noisy.data.labels import (
     check_every_class_has_images,
@@ -113,7 +113,7 @@ class NoisyImageDataModule(L.LightningDataModule):
         on_empty_class: Literal["error", "skip"] = "error",
     ) -> None:
         super().__init__()
-        _datamodule_arg_validation(val_fraction, batch_size, num_workers, on_broken, max_train_images, image_size)
+        check_datamodule_arguments(val_fraction, batch_size, num_workers, on_broken, max_train_images, image_size)
         check_clean_splits(clean_splits)
         check_on_empty_class(on_empty_class)
         check_augmentation(augmentation or {})
@@ -388,20 +388,3 @@ def _draw_by_class(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
         rows = generator.permutation(np.flatnonzero(labels == label))
         drawn[rows[: min(round(share * len(rows)), len(rows) - 1)]] = True
     return drawn
-
-
-def _datamodule_arg_validation(
-    val_fraction: float,
-    batch_size: int,
-    num_workers: int | None,
-    on_broken: str,
-    max_train_images: int | None,
-    image_size: int | None,
-) -> None:
-    if not 0 <= val_fraction < 1:
-        raise ValueError(f"Expected argument `val_fraction` to be a float in the [0,1) range, but got {val_fraction}.")
-    check_on_broken(on_broken)
-    check_at_least("batch_size", batch_size, 1)
-    check_at_least("num_workers", num_workers, 0)
-    check_at_least("max_train_images", max_train_images, 2)
-    check_at_least("image_size", image_size, 1)

@@ -124,7 +124,7 @@ def test_where_features_tell_nothing_the_given_labels_are_trained_on(pretrained,
 def test_a_probe_that_is_not_sure_is_not_believed(sure, is_believed):
     labels = torch.arange(400) % 10
     probabilities = torch.full((400, 10), (1 - sure) / 9).scatter(1, labels[:, None], sure)
-    caution = label_refinement._caution(probabilities.log(), 0.2, labels, torch.bincount(labels))
+    caution = label_refinement.reason_to_step_aside(probabilities.log(), 0.2, labels, torch.bincount(labels))
     assert (caution == "") == is_believed
     assert is_believed or "55% sure of its class on average" in caution
 

@@ -181,7 +181,7 @@ def test_paths_from_windows(write, tmp_path):
 def test_no_warning_for_a_plain_table(write):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        read(write(["dog", "cat"]))
+        assert read(write(["dog", "cat"])) == (["cat", "dog"], ["dog", "cat"] * 4)
 
 
 @pytest.mark.parametrize(

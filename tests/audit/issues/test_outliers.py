@@ -20,9 +20,14 @@ def clouds(strangers, seed=0, wrong=0.2):
     return torch.cat([features, others]).half(), torch.cat([labels, drawn])
 
 
+def scores_of(features, labels):
+    judged = judge_by_probe(features, labels, 3)
+    return outlier_scores(features, judged.neighbour_shares, labels, judged.fold_of, judged.neighbours)
+
+
 def test_strangers_are_outliers_though_they_have_near_neighbours():
     features, labels = clouds(150)
-    scores = judge_by_probe(features, labels, 3).outlier_scores
+    scores = scores_of(features, labels)
     assert ((scores >= 0) & (scores <= 1)).all()
     assert (scores[1500:] < IS_OUTLIER_BELOW).float().mean() > 0.6
     assert (scores[:1500] < IS_OUTLIER_BELOW).float().mean() < 0.01
@@ -30,13 +35,13 @@ def test_strangers_are_outliers_though_they_have_near_neighbours():
 
 def test_without_strangers_hardly_any_image_is_an_outlier():
     features, labels = clouds(0)
-    assert (judge_by_probe(features, labels, 3).outlier_scores < IS_OUTLIER_BELOW).float().mean() < 0.01
+    assert (scores_of(features, labels) < IS_OUTLIER_BELOW).float().mean() < 0.01
 
 
 def test_labels_at_random_everywhere_say_nothing_of_any_image():
     features, labels = clouds(0)
     labels = torch.randint(3, labels.shape, generator=torch.Generator().manual_seed(1))
-    assert (judge_by_probe(features, labels, 3).outlier_scores == 1).all()
+    assert (scores_of(features, labels) == 1).all()
     same = outlier_scores(features, torch.eye(3)[labels], labels, torch.arange(1500) % 5, 10)
     assert (same == 1).all()
 

@@ -24,7 +24,7 @@ def clouds(wrong):
 @pytest.mark.parametrize("wrong", [0.0, 0.4])
 def test_two_names_of_one_class_are_told_and_no_other_pair(wrong):
     features, labels = clouds(wrong)
-    [pair] = judge_by_probe(features, labels, 4).similar_classes
+    [pair] = similar_classes(judge_by_probe(features, labels, 4).probe_log_probs, labels, features)
     assert (pair.one, pair.other) == (0, 3)
     assert 0.4 < pair.separability < 0.6
     assert 0.4 < pair.confused < 0.6
