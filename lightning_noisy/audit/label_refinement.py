@@ -25,9 +25,8 @@ FEATURES_FOLDER = "features"
 SOFT_LABELS_FILE = "soft_labels.safetensors"
 TENSOR = "soft_labels"
 RESOLVED = 0.55
-"""How sure of its class the probe must be on average, from chance (0) to certainty (1). Less sure, it takes hard
-images for wrong labels: with 20 of a MobileNet's 1,280 features it would change 12% of labels that are all right.
-Chosen on random subsets of the features of 4,000 images of CIFAR-10N."""
+"""How sure of its class the probe must be on average, from chance (0) to certainty (1). Less sure, it takes hard images
+for wrong labels. Chosen on random subsets of the features of 4,000 images: ``benchmarks/refinement_guard.py``."""
 MOST_ERRORS = 0.55
 """A share of wrong labels that may as well be that of images which the features can't tell apart; chosen likewise."""
 KEY, ERRORS, CAUTION = "key", "errors", "caution"
