@@ -54,6 +54,8 @@ class EveryImage(L.LightningDataModule):
             self.readable[self.images.positions(split, self.datamodule.readable(split))] = True
         done = positions_done(self.directory, len(self.images))
         self.positions = np.flatnonzero(self.wanted & self.readable & ~done)
+        assert self.trainer is not None
+        self.trainer.strategy.barrier()  # all have the same list before the first one writes a part
 
     def predict_dataloader(self) -> DataLoader:
         dataset = _Dataset(self.images, self.positions, self.datamodule.evaluation_transform)

@@ -49,13 +49,25 @@ torch.save(
 
 
 COMPARE = """
+import os
 import sys
+import time
 import lightning.pytorch as L
 import torch
 from lightning_noisy import NoisyImageClassifier, NoisyImageDataModule
+from lightning_noisy.features import extract
+from lightning_noisy.inference.predicting import EveryImage
 from lightning_noisy.training.frozen_features import FrozenFeatures
 
 photos, output, devices = sys.argv[1], sys.argv[2], int(sys.argv[3])
+
+class SecondIsLate(EveryImage):
+    def setup(self, stage):
+        if os.environ.get("LOCAL_RANK") == "1":
+            time.sleep(2)
+        super().setup(stage)
+
+extract.EveryImage = SecondIsLate
 L.seed_everything(0)
 data = NoisyImageDataModule(
     photos, image_size=16, batch_size=10 // devices, num_workers=0, val_fraction=0.15, max_train_images=30,
