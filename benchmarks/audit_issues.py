@@ -22,8 +22,8 @@ from rich.console import Console
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from lightning_noisy.audit.by_features import judge_by_probe
 from lightning_noisy.audit.issues.outliers import IS_OUTLIER_BELOW, outlier_scores
+from lightning_noisy.audit.judging.by_features import judge_by_probe
 from lightning_noisy.noise.synthetic import corrupt_labels, transition_matrix_from_spec
 
 HERE = Path(__file__).parent

@@ -59,9 +59,10 @@ def ours(folder: Path, rows: int, classes: int) -> int:
     import pyarrow as pa
 
     from lightning_noisy.audit.issues_csv import write_issues
-    from lightning_noisy.audit.posterior import score_labels
-    from lightning_noisy.audit.ranking import PART_SCHEMA, sum_up, write_ranking
-    from lightning_noisy.audit.running import FILES
+    from lightning_noisy.audit.judging.scores import score_labels
+    from lightning_noisy.audit.ranking import label_sums, write_ranking
+    from lightning_noisy.audit.run import FILES
+    from lightning_noisy.audit.schema import PART_SCHEMA
     from lightning_noisy.inference.parts import PartWriter, begin
 
     output = folder / "audit"
@@ -82,14 +83,14 @@ def ours(folder: Path, rows: int, classes: int) -> int:
             writer.add({**named, **columns, "split": pa.repeat("train", len(part))})
     writer.flush()
     write_ranking(output, [f"class {label}" for label in range(classes)], rows, with_probabilities=False)
-    sums = sum_up(output, classes)
+    sums = label_sums(output, classes)
     write_issues(output)
     return int(sums.flagged.sum())
 
 
 def ours_in_memory(folder: Path, rows: int, classes: int) -> int:
     """What cleanlab does: the indices of the issues, the most suspicious first; nothing is written."""
-    from lightning_noisy.audit.posterior import score_labels
+    from lightning_noisy.audit.judging.scores import score_labels
 
     labels, matrix = np.load(folder / "labels.npy"), evidence(classes)
     p_given, is_issue = np.empty(rows, np.float32), np.empty(rows, bool)
@@ -106,7 +107,7 @@ def ours_in_memory(folder: Path, rows: int, classes: int) -> int:
 
 def evidence(classes: int) -> torch.Tensor:
     """What a given label says of the true one, where a fifth of the labels was drawn anew."""
-    from lightning_noisy.audit.posterior import label_evidence
+    from lightning_noisy.audit.judging.scores import label_evidence
 
     return label_evidence(torch.ones(classes, classes) + (1 / NOISE_RATE - 1) * classes * torch.eye(classes))
 
@@ -140,7 +141,7 @@ def measure(method: str, folder: Path, rows: int, classes: int) -> dict:
     import cleanlab.experimental.label_issues_batched
     import cleanlab.filter  # noqa: F401
 
-    import lightning_noisy.audit.auditing  # noqa: F401
+    import lightning_noisy.audit.judging.by_model  # noqa: F401
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()

@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from lightning_noisy.cli import main as run_cli
+from lightning_noisy.cli.lightning_cli import main as run_cli
 
 HERE = Path(__file__).parent
 RECIPE = HERE.parent / "recipes" / "cifar10n.yaml"

@@ -18,7 +18,7 @@ from datasets import ClassLabel, Dataset, Features, Image
 from rich.console import Console
 from rich.table import Table
 
-from lightning_noisy import NoisyImageDataModule, backbones
+from lightning_noisy import NoisyImageDataModule, models
 
 HERE = Path(__file__).parent
 RECIPE = HERE.parent / "recipes" / "hf_trainer.py"
@@ -47,8 +47,8 @@ def write_backbone(folder: Path, seed: int) -> None:
     import torch
 
     torch.manual_seed(seed)
-    model = backbones.build_backbone("timm:resnet10t", 10, pretrained=False, image_size=32)
-    backbones.save_backbone(model, folder)
+    model = models.build_backbone("timm:resnet10t", 10, pretrained=False, image_size=32)
+    models.save_backbone(model, folder)
 
 
 def measure(run, arm: str, seed: int, folder: Path) -> dict:

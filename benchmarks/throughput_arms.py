@@ -104,7 +104,7 @@ class ClockCallback(L.Callback):
 
 def lightning_noisy_fit(setting: Setting, photos: Path, work: Path, warmup_steps: int, steps: int) -> Clock:
     """The command ``lightning-noisy fit``, with a noise layer that acts from the first step on."""
-    from lightning_noisy.cli import main
+    from lightning_noisy.cli.lightning_cli import main
 
     words = {
         "model.backbone": f"timm:{setting.backbone}",

@@ -2,28 +2,28 @@
 
 from typing import TYPE_CHECKING
 
-from lightning_noisy.lazy_names import lazy_names
-
-__version__ = "0.1.0"
+from lightning_noisy._version import __version__
+from lightning_noisy.utils.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from lightning_noisy.audit import LabelAudit, audit_by_features, audit_labels
-    from lightning_noisy.data import NoisyImageDataModule, StreamingImageDataModule
+    from lightning_noisy.data import NoisyImageDataModule
     from lightning_noisy.features import extract_features
     from lightning_noisy.noise import NoiseConfig, NoiseLayer
+    from lightning_noisy.streaming import StreamingImageDataModule
     from lightning_noisy.training import NoisyImageClassifier, NoisyLabelMixin
 
-_ROOMS = {
-    "LabelAudit": "audit",
-    "NoiseConfig": "noise",
-    "NoiseLayer": "noise",
-    "NoisyImageClassifier": "training",
-    "NoisyImageDataModule": "data",
-    "NoisyLabelMixin": "training",
-    "StreamingImageDataModule": "data",
-    "audit_by_features": "audit",
-    "audit_labels": "audit",
-    "extract_features": "features",
+_MODULES = {
+    "LabelAudit": "lightning_noisy.audit",
+    "NoiseConfig": "lightning_noisy.noise",
+    "NoiseLayer": "lightning_noisy.noise",
+    "NoisyImageClassifier": "lightning_noisy.training",
+    "NoisyImageDataModule": "lightning_noisy.data",
+    "NoisyLabelMixin": "lightning_noisy.training",
+    "StreamingImageDataModule": "lightning_noisy.streaming",
+    "audit_by_features": "lightning_noisy.audit",
+    "audit_labels": "lightning_noisy.audit",
+    "extract_features": "lightning_noisy.features",
 }
 
 __all__ = [
@@ -34,14 +34,15 @@ __all__ = [
     "NoisyImageDataModule",
     "NoisyLabelMixin",
     "StreamingImageDataModule",
+    "__version__",
     "audit_by_features",
     "audit_labels",
     "extract_features",
 ]
 
 
-__getattr__ = lazy_names(__name__, _ROOMS)
+__getattr__ = lazy_names(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_ROOMS])
+    return sorted([*globals(), *_MODULES])

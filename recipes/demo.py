@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from lightning_noisy.cli import NoisyCLI, main
+from lightning_noisy.cli.lightning_cli import NoisyCLI, main
 
 RECIPE = Path(__file__).with_name("demo.yaml")
 OUTPUT = Path("runs/demo")

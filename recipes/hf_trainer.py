@@ -35,10 +35,17 @@ from transformers import (
     TrainingArguments,
 )
 
-from lightning_noisy import NoiseConfig, backbones
+from lightning_noisy import NoiseConfig, models
 from lightning_noisy.hf import NoisyForImageClassification
 from lightning_noisy.hub import export_clean
-from lightning_noisy.wandb_runs import PROJECT, new_run_id, recipe_name, run_name, run_settings, start_run
+from lightning_noisy.training.loggers.wandb_runs import (
+    PROJECT,
+    new_run_id,
+    recipe_name,
+    run_name,
+    run_settings,
+    start_run,
+)
 
 
 @dataclass
@@ -83,7 +90,7 @@ def load_data(options: Options) -> tuple[DatasetDict, list[str]]:
 
 def prepare(data: DatasetDict, model: NoisyForImageClassification, options: Options) -> DatasetDict:
     """Images as the backbone wants them, augmented for training; checked labels, where there are any, for the test."""
-    config = backbones.resolve_data_config(model.backbone)
+    config = models.resolve_data_config(model.backbone)
     labels = {split: options.label_column for split in ("train", "validation") if split in data}
     labels["test"] = options.clean_label_column or options.label_column
 

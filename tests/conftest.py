@@ -10,12 +10,12 @@ from unittest import mock
 # One thread each, in the processes that tests start as well: the workers of pytest-xdist share the cores.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import numpy as np
 import pytest
 import torch
 import wandb
 from huggingface_hub.utils import _http as hub_http
-from PIL import Image
+
+from .photos import write_photos
 
 SHARED_DATA = Path(os.environ.get("LIGHTNING_NOISY_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -45,25 +45,6 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"the real data are not at {SHARED_DATA}; set LIGHTNING_NOISY_DATA")
     return SHARED_DATA
-
-
-def draw_image(label: int, seed: int, side: int = 16) -> Image.Image:
-    """A noisy square whose colour and place tell its class."""
-    generator = np.random.default_rng(seed)
-    pixels = generator.integers(0, 80, size=(side, side, 3))
-    third = side // 3
-    start = third * (label % 3)
-    pixels[start : start + third, :, label % 3] += 150
-    return Image.fromarray(pixels.astype(np.uint8))
-
-
-def write_photos(root: Path) -> Path:
-    """Three class folders of twelve images each."""
-    for label, name in enumerate(("ant", "bee", "cat")):
-        (root / name).mkdir(parents=True, exist_ok=True)
-        for number in range(12):
-            draw_image(label, seed=100 * label + number).save(root / name / f"{number:02}.png")
-    return root
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def answer(client: socket.socket, length: int, streams: list[int]) -> None:
     sys.argv = asked["arguments"]
     status = 0
     try:
-        from lightning_noisy.cli import console_script
+        from lightning_noisy.cli.lightning_cli import console_script
 
         console_script()
     except SystemExit as end:

@@ -10,8 +10,9 @@ import pyarrow.parquet
 import pytest
 import timm
 
-from tests.test_recipes import RECIPES, SMALL, TINY
-from tests.training.wandb_file import read_only_run
+from tests.training.loggers.wandb_file import read_only_run
+
+from .recipes import RECIPES, SMALL, TINY
 
 pytestmark = pytest.mark.usefixtures("no_wandb_account")
 

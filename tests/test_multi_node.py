@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from .conftest import write_photos
-from .training.wandb_file import read_config, read_run, run_files
+from .photos import write_photos
+from .training.loggers.wandb_file import read_config, read_run, run_files
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +27,7 @@ TINY += ["--trainer.enable_progress_bar=false", "--model.noise.warmup_epochs=1",
 PROGRAM = """
 import os, time
 from lightning_noisy import NoisyImageClassifier
-from lightning_noisy.cli import console_script
+from lightning_noisy.cli.lightning_cli import console_script
 
 step = NoisyImageClassifier.training_step
 

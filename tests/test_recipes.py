@@ -16,17 +16,16 @@ import torch
 import yaml
 from transformers import Dinov2Config, Dinov2ForImageClassification, ViTForImageClassification, ViTImageProcessor
 
-from lightning_noisy import backbones
-from lightning_noisy.cli import main
-from tests.data import layouts
-from tests.data.shard_files import write_parquet, write_tars
+from lightning_noisy import models
+from lightning_noisy.cli.lightning_cli import main
+from tests.data.readers import layouts
 from tests.hf.small import tiny_vit
-from tests.training.wandb_file import finish, read_config, read_history, read_only_run, read_run, run_files
+from tests.streaming.shard_files import write_parquet, write_tars
+from tests.training.loggers.wandb_file import finish, read_config, read_history, read_only_run, read_run, run_files
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+from .recipes import RECIPES, SMALL, TINY
+
 pytestmark = pytest.mark.usefixtures("no_wandb_account")
-
-SMALL = ["--trainer.max_epochs=2", "--trainer.accelerator=cpu", "--model.noise.warmup_epochs=1"]
 
 
 def load_script(path):
@@ -60,7 +59,6 @@ def test_the_folder_of_photos(photos, tmp_path):
     read_only_run(folder, "imagefolder")
 
 
-TINY = ["--model.backbone=timm:test_resnet", "--model.pretrained=false", "--model.image_size=32"]
 TINY += ["--data.batch_size=8", "--data.num_workers=0"]
 
 
@@ -259,8 +257,8 @@ HF_SMALL += ["--warmup_epochs_of_noise=1", "--license=mit", "--disable_tqdm=true
 
 @pytest.fixture
 def tiny_backbone(tmp_path):
-    model = backbones.build_backbone("timm:test_resnet", 5, pretrained=False, image_size=32)
-    backbones.save_backbone(model, tmp_path / "base", list("abcde"))
+    model = models.build_backbone("timm:test_resnet", 5, pretrained=False, image_size=32)
+    models.save_backbone(model, tmp_path / "base", list("abcde"))
     return str(tmp_path / "base")
 
 

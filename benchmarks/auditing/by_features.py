@@ -10,8 +10,8 @@ from auditing.predicting import Predicted
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
-from lightning_noisy.audit.by_features import FOLDS, ISSUE_BELOW, judge_by_probe
-from lightning_noisy.audit.posterior import score_posterior
+from lightning_noisy.audit.judging.by_features import FOLDS, ISSUE_BELOW, judge_by_probe
+from lightning_noisy.audit.judging.scores import score_posterior
 from lightning_noisy.features.neighbours import neighbour_shares
 from lightning_noisy.features.probe import FoldedProbe, choose_strength
 

@@ -9,7 +9,7 @@ import torch
 from auditing.predicting import FOLDS, Predicted, Predictions
 from torch import Tensor
 
-from lightning_noisy.audit.posterior import label_evidence, score_labels
+from lightning_noisy.audit.judging.scores import label_evidence, score_labels
 
 
 @dataclass

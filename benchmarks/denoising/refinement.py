@@ -5,7 +5,7 @@ from denoising.cells import Cell
 from denoising.methods import Ours
 from torch import Tensor, nn
 
-from lightning_noisy.audit.by_features import judge_by_probe
+from lightning_noisy.audit.judging.by_features import judge_by_probe
 from lightning_noisy.noise.objective import noisy_objective
 
 

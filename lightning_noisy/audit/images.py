@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 if TYPE_CHECKING:
-    from lightning_noisy.data.table import LabelledImages
+    from lightning_noisy.data.labelled_images import LabelledImages
 
 
 class AuditImages:

@@ -7,9 +7,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from lightning_noisy.audit.issues.kinds import KINDS, LABEL_KIND
-from lightning_noisy.audit.label_audit import AUDIT_FILE, ISSUES_FILE
-from lightning_noisy.whole_files import put_in_place
+from lightning_noisy.audit.schema import AUDIT_FILE, ISSUES_FILE, KINDS, LABEL_KIND
+from lightning_noisy.utils.atomic_files import put_in_place
 
 COLUMNS = (
     "rank", "id", "path", "split", "given_label", "given_class", "suggested_label", "suggested_class", "p_given",

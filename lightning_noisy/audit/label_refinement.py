@@ -11,14 +11,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lightning_noisy.audit.by_features import FOLDS, judge_by_probe
+from lightning_noisy.audit.judging.by_features import FOLDS, judge_by_probe
 from lightning_noisy.audit.summary import Agreement
-from lightning_noisy.backbones.features import FeatureExtractor
 from lightning_noisy.data import NoisyImageDataModule
 from lightning_noisy.features import Features
 from lightning_noisy.features.extract import FeatureModule, extract_within_fit
+from lightning_noisy.models.features import FeatureExtractor
 from lightning_noisy.training.classifier import NoisyImageClassifier
-from lightning_noisy.whole_files import put_in_place
+from lightning_noisy.utils.atomic_files import put_in_place
 
 FOLDER = "label_refinement"
 FEATURES_FOLDER = "features"
@@ -38,10 +38,10 @@ class LabelRefinement(L.Callback):
 
     Before a fit the backbone, as it is at the start, looks at all training images once. A linear probe out of fold and
     the nearest images, with the noise layer fitted to both, give the probabilities of the true class of each image
-    (:func:`~lightning_noisy.audit.by_features.judge_by_probe`). The network is trained on these, and the noise layer
-    models what noise is left in them; what is counted of the noise is that of the given labels. They are kept for a fit
-    that resumes from a checkpoint. Where the features hardly tell the classes apart, the training is what it is without
-    this callback.
+    (:func:`~lightning_noisy.audit.judging.by_features.judge_by_probe`). The network is trained on these, and the noise
+    layer models what noise is left in them; what is counted of the noise is that of the given labels. They are kept for
+    a fit that resumes from a checkpoint. Where the features hardly tell the classes apart, the training is what it is
+    without this callback.
 
     Args:
         directory: Where to keep features and probabilities; by default ``label_refinement`` in the Trainer's

@@ -9,38 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
 
-from lightning_noisy.audit.issues.kinds import ISSUES_SCHEMA, LABEL_KIND
-from lightning_noisy.audit.label_audit import AUDIT_FILE, PROBABILITIES_FILE
+from lightning_noisy.audit.schema import AUDIT_FILE, AUDIT_SCHEMA, ISSUES_SCHEMA, LABEL_KIND, PROBABILITIES_FILE
 from lightning_noisy.audit.summary import Agreement, LabelSums
 from lightning_noisy.inference.parts import FOLDER, part_files
-from lightning_noisy.whole_files import put_in_place
+from lightning_noisy.utils.atomic_files import put_in_place
 
-PART_SCHEMA = pa.schema(
-    {
-        "position": pa.int64(),
-        "id": pa.string(),
-        "path": pa.string(),
-        "split": pa.string(),
-        "row": pa.int64(),
-        "given_label": pa.int32(),
-        "suggested_label": pa.int32(),
-        "p_given": pa.float32(),
-        "p_suggested": pa.float32(),
-        "clean_probability": pa.float32(),
-        "is_issue": pa.bool_(),
-        "predicted_label": pa.int32(),
-    }
-)
-"""What the parts of an audit hold of each image."""
-PROBABILITIES = pa.field("probabilities", pa.list_(pa.float32()))
-"""The posterior of all classes, where it is asked for."""
 MEMORY_LIMIT = "1GB"
 """What a sort may take; the rest of it goes to files beside the parts."""
-
-
-def part_schema(with_probabilities: bool) -> pa.Schema:
-    """The columns of the parts."""
-    return PART_SCHEMA.append(PROBABILITIES) if with_probabilities else PART_SCHEMA
 
 
 def write_ranking(
@@ -71,20 +46,22 @@ def write_ranking(
         names = {"label": pa.array(range(len(class_names)), pa.int32()), "name": list(class_names)}
         connection.register("classes", pa.table(names))
         connection.execute("SET VARIABLE names = (SELECT list(name ORDER BY label) FROM classes)")
-        others = ", ".join(ISSUES_SCHEMA.names)
-        select = f"""
-            SELECT id, path, split, row, given_label, getvariable('names')[given_label + 1] AS given_class,
-                   suggested_label, getvariable('names')[suggested_label + 1] AS suggested_class,
-                   p_given, p_suggested, clean_probability, is_issue, row_number() OVER () AS rank,
-                   is_issue AS is_{LABEL_KIND}, p_given AS {LABEL_KIND}_score, {others}
-            FROM (SELECT * FROM parts LEFT JOIN issues USING (position) ORDER BY p_given, position)
-        """
+        computed = {
+            "given_class": "getvariable('names')[given_label + 1]",
+            "suggested_class": "getvariable('names')[suggested_label + 1]",
+            "rank": "row_number() OVER ()",
+            f"is_{LABEL_KIND}": "is_issue",
+            f"{LABEL_KIND}_score": "p_given",
+        }
+        columns = [f"{computed[name]} AS {name}" if name in computed else name for name in AUDIT_SCHEMA.names]
+        rows = "SELECT * FROM parts LEFT JOIN issues USING (position) ORDER BY p_given, position"
+        select = f"SELECT {', '.join(columns)} FROM ({rows})"
         _copy(connection, select, directory / AUDIT_FILE)
         if with_probabilities:
             _copy(connection, "SELECT id, probabilities FROM parts ORDER BY position", directory / PROBABILITIES_FILE)
 
 
-def sum_up(directory: Path, num_classes: int) -> LabelSums:
+def label_sums(directory: Path, num_classes: int) -> LabelSums:
     """What :func:`~lightning_noisy.audit.summary.summarise` needs of all images of the parts."""
     query = """
         SELECT suggested_label, given_label, count(*) AS images, count(*) FILTER (is_issue) AS issues,

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from lightning_noisy.audit.issues.found import Found
-from lightning_noisy.whole_files import write_text
+from lightning_noisy.audit.schema import SUMMARY_FILE
+from lightning_noisy.utils.atomic_files import write_text
 
-SUMMARY_FILE = "summary.json"
 FORMAT_VERSION = 1
 Z_95 = 1.959964
 """Standard deviations on either side of a 95% interval."""

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_noisy.data.arguments import check_clean_splits, check_datamodule_arguments, check_on_empty_class
-from lightning_noisy.data.findings import FINDINGS_FILE, find_what_is_odd, tell_findings, write_findings
-from lightning_noisy.data.labels import (
+from lightning_noisy.data.broken_images import Look, leave_out_broken, look_at_images
+from lightning_noisy.data.class_labels import (
     check_every_class_has_images,
     count_checked_labels,
     find_class_names,
@@ -27,7 +27,10 @@ from lightning_noisy.data.labels import (
     transition_matrix_from,
     wrong_share,
 )
-from lightning_noisy.data.loading import (
+from lightning_noisy.data.description import arguments_of, describe
+from lightning_noisy.data.findings import FINDINGS_FILE, find_what_is_odd, tell_findings, write_findings
+from lightning_noisy.data.labelled_images import LabelledImages
+from lightning_noisy.data.loader import (
     EpochSampler,
     FeatureDataset,
     ImageDataset,
@@ -35,10 +38,9 @@ from lightning_noisy.data.loading import (
     evaluation_loader,
     world,
 )
-from lightning_noisy.data.scan import Look, leave_out_broken, look_at_images
+from lightning_noisy.data.readers.base import Columns, RawSplit
+from lightning_noisy.data.readers.registry import read_other_source, read_source
 from lightning_noisy.data.similar_classes import merge_similar_classes, warn_of_similar_classes
-from lightning_noisy.data.sources import Columns, RawSplit, read_other_source, read_source
-from lightning_noisy.data.table import LabelledImages
 from lightning_noisy.data.transforms import check_augmentation, data_config_for, make_transform
 from lightning_noisy.noise.synthetic import corrupt_labels, transition_matrix_from_spec
 
@@ -215,6 +217,14 @@ class NoisyImageDataModule(L.LightningDataModule):
         ``None`` also where clean labels do nothing but confirm some of the given ones.
         """
         return wrong_share(self._count_checked_labels())
+
+    def describe(self) -> dict[str, Any]:
+        """Name and numbers, for records and cards: see :func:`~lightning_noisy.data.description.describe`."""
+        return describe(self)
+
+    def arguments(self) -> dict[str, Any]:
+        """What gives the same images again: see :func:`~lightning_noisy.data.description.arguments_of`."""
+        return arguments_of(self)
 
     def prepare_data(self) -> None:
         """Looks at every image once (cached), so that ``setup`` knows the broken ones."""

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lightning_noisy.data.scan import Look
+from lightning_noisy.data.broken_images import Look
+from lightning_noisy.data.labelled_images import LabelledImages
 from lightning_noisy.data.similar_classes import similar_names, spelling_key
-from lightning_noisy.data.table import LabelledImages
 
 FINDINGS_FILE = "data_scan.json"
 NOT_OPENED = ("FileNotFoundError", "PermissionError", "IsADirectoryError", "NotADirectoryError")
@@ -71,7 +71,7 @@ def find_what_is_odd(
         splits: By name; ``train`` is among them.
         looks: At each of them.
         source: The user's name for the data.
-        not_read: By split, what :class:`~lightning_noisy.data.sources.RawSplit` tells of files that are no images.
+        not_read: By split, what :class:`~lightning_noisy.data.readers.base.RawSplit` tells of files that are no images.
     """
     names = splits["train"].class_names
     counts = {split: np.bincount(images.noisy_labels, minlength=len(names)) for split, images in splits.items()}

@@ -8,8 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_noisy.data.lists import look_up
-from lightning_noisy.data.sources import RawSplit
+from lightning_noisy.data.readers.base import RawSplit, look_up
 
 SHOWN_GROUPS = 5
 

@@ -9,8 +9,8 @@ from timm.data import create_transform
 from timm.data.transforms import MaybeToTensor
 from torchvision.transforms import Compose, Grayscale
 
-from lightning_noisy.backbones import DEFAULT_DATA_CONFIG
-from lightning_noisy.data.loading import Transform
+from lightning_noisy.data.loader import Transform
+from lightning_noisy.models import DEFAULT_DATA_CONFIG
 
 
 def data_config_for(trainer: Any, image_size: int | None) -> dict[str, Any]:

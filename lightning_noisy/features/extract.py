@@ -16,9 +16,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from rich.progress import track
 from torch import nn
 
-from lightning_noisy import backbones
-from lightning_noisy.backbones.features import FeatureExtractor, feature_size
-from lightning_noisy.backbones.fingerprint import add_weights
+from lightning_noisy import models
 from lightning_noisy.data.datamodule import NoisyImageDataModule
 from lightning_noisy.features.table import FILES, INFO_FILE, Features, read_features, write_features
 from lightning_noisy.inference import parts
@@ -26,6 +24,8 @@ from lightning_noisy.inference.facts import FACTS_SCHEMA, read_facts
 from lightning_noisy.inference.images import AllImages, unique_over_splits
 from lightning_noisy.inference.parts import PartWriter
 from lightning_noisy.inference.predicting import EveryImage, check_none_is_missing, predict
+from lightning_noisy.models.features import FeatureExtractor, feature_size
+from lightning_noisy.models.fingerprint import add_weights
 
 
 class FeatureModule(L.LightningModule):
@@ -42,7 +42,7 @@ class FeatureModule(L.LightningModule):
     @property
     def data_config(self) -> dict[str, Any]:
         """How the backbone wants its images."""
-        return backbones.resolve_data_config(self.extractor.model)
+        return models.resolve_data_config(self.extractor.model)
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """Images, positions (B,) and facts -> the columns ``position``, ``features`` (B, D) float16, and facts."""
@@ -160,7 +160,7 @@ def build_frozen(backbone: str | nn.Module, datamodule: NoisyImageDataModule, pr
         )
     if isinstance(backbone, nn.Module):
         return backbone.eval().requires_grad_(False)
-    model = backbones.build_backbone(
+    model = models.build_backbone(
         backbone, datamodule.num_classes, pretrained=pretrained, image_size=datamodule.image_size
     )
     return model.eval().requires_grad_(False)

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lightning_noisy.inference.facts import FACTS_SCHEMA
-from lightning_noisy.whole_files import put_in_place, write_table, write_text
+from lightning_noisy.utils.atomic_files import put_in_place, write_table, write_text
 
 FEATURES_FILE = "features.safetensors"
 IMAGES_FILE = "images.parquet"

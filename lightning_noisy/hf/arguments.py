@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from lightning_noisy import backbones
+from lightning_noisy import models
 from lightning_noisy.hf.model import NoisyForImageClassification
 
 
@@ -27,7 +27,7 @@ def check_arguments(model: NoisyForImageClassification, args: TrainingArguments)
             f"Expected argument `neftune_noise_alpha` to be None, but got {args.neftune_noise_alpha}: a "
             f"{type(model.backbone).__name__} has no embeddings that noise could be added to. Leave it out."
         )
-    if backbones.adapter_config(model) or backbones.adapter_config(model.backbone):
+    if models.adapter_config(model) or models.adapter_config(model.backbone):
         _check_checkpointing(args)
 
 

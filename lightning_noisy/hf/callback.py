@@ -12,8 +12,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 from transformers.utils import logging
 
-from lightning_noisy import backbones
-from lightning_noisy.backbones.adapter_files import describe_adapter
+from lightning_noisy import models
 from lightning_noisy.hf.arguments import check_arguments, check_columns
 from lightning_noisy.hf.following import (
     STATE_KEY,
@@ -25,6 +24,7 @@ from lightning_noisy.hf.following import (
 from lightning_noisy.hf.kept_layer import check_layer_is_kept, keep_layer_with_adapter
 from lightning_noisy.hf.model import NoisyForImageClassification
 from lightning_noisy.hf.wrapping import check_layer_is_told, noisy_model_inside
+from lightning_noisy.models.adapter_files import describe_adapter
 from lightning_noisy.noise.counting import counts_to_triples, lost_classes
 from lightning_noisy.noise.epoch_counts import EpochSummary
 from lightning_noisy.run_record import RECORD_FILE, as_numbers, package_versions, read_record
@@ -265,7 +265,7 @@ def _noisy_model(kwargs: dict[str, Any]) -> NoisyForImageClassification | None:
 
 
 def _note_adapter(model: NoisyForImageClassification) -> None:
-    config = backbones.adapter_config(model) or backbones.adapter_config(model.backbone)
+    config = models.adapter_config(model) or models.adapter_config(model.backbone)
     if config is not None:
         model.run_record.adapter = {**describe_adapter(config, model.backbone), **model.run_record.adapter}
 
@@ -280,7 +280,7 @@ def _group_with_others(optimizer: Any, noise_layer: nn.Module | None) -> dict[st
 def _take_processor(model: NoisyForImageClassification, processor: Any) -> None:
     """The image processor that the Trainer was given is the one that the model goes with."""
     if hasattr(processor, "image_mean") and hasattr(processor, "to_json_string"):
-        setattr(model.backbone, backbones.PROCESSOR, json.loads(processor.to_json_string()))
+        setattr(model.backbone, models.PROCESSOR, json.loads(processor.to_json_string()))
 
 
 def _hyperparameters(args: TrainingArguments) -> dict[str, Any]:

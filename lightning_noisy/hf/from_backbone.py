@@ -8,15 +8,15 @@ from typing import Any
 from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, PreTrainedModel
 from transformers.utils import cached_file
 
-from lightning_noisy.backbones import build_backbone, unwrap_peft
-from lightning_noisy.backbones.transformers_models import (
+from lightning_noisy.hf.config import NoisyImageClassificationConfig
+from lightning_noisy.models import build_backbone, unwrap_peft
+from lightning_noisy.models.transformers_models import (
     HUB_OPTIONS,
     label_maps,
     load_classifier,
     read_config,
     source_of,
 )
-from lightning_noisy.hf.config import NoisyImageClassificationConfig
 from lightning_noisy.noise import NoiseConfig, NoiseLayer
 from lightning_noisy.noise.config import resolve_noise_config
 from lightning_noisy.noise.files import CONFIG_FILE, WEIGHTS_FILE, load_noise_layer

@@ -11,10 +11,10 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 from transformers.utils import logging
 
-from lightning_noisy.backbones import is_peft_model
-from lightning_noisy.backbones.fingerprint import frozen_fingerprint
 from lightning_noisy.hf.wrapping import noisy_model_inside
-from lightning_noisy.layer_groups import head_names
+from lightning_noisy.models import is_peft_model
+from lightning_noisy.models.fingerprint import frozen_fingerprint
+from lightning_noisy.models.layer_groups import head_names
 from lightning_noisy.noise.files import CONFIG_FILE, WEIGHTS_FILE, load_noise_layer, save_noise_layer
 
 logger = logging.get_logger(__name__)

@@ -12,14 +12,14 @@ from torch import Tensor
 from transformers import AutoModelForImageClassification, PreTrainedModel, initialization
 from transformers.utils import ModelOutput, logging
 
-from lightning_noisy import backbones
-from lightning_noisy.backbones import adapter_files
-from lightning_noisy.backbones.peft_models import adapter_spec, build_adapter, merged
-from lightning_noisy.backbones.processor import save_processor
-from lightning_noisy.backbones.transformers_models import HUB_OPTIONS, find_file, read_processor
+from lightning_noisy import models
 from lightning_noisy.hf.config import NoisyImageClassificationConfig
 from lightning_noisy.hf.from_backbone import load_backbone, resolve_noise
-from lightning_noisy.layer_groups import block_classes, frozen_modules
+from lightning_noisy.models import adapter_files
+from lightning_noisy.models.layer_groups import block_classes, frozen_modules
+from lightning_noisy.models.peft_models import adapter_spec, build_adapter, merged
+from lightning_noisy.models.processor import save_processor
+from lightning_noisy.models.transformers_models import HUB_OPTIONS, find_file, read_processor
 from lightning_noisy.noise import NoiseConfig, NoiseLayer
 from lightning_noisy.noise.epoch_counts import EpochCounts
 from lightning_noisy.noise.objective import as_labels, check_values, clean_cross_entropy, is_check_due, noisy_objective
@@ -103,7 +103,7 @@ class NoisyForImageClassification(PreTrainedModel):
         self.loss_is_used = False
         self.supports_gradient_checkpointing = self.backbone.supports_gradient_checkpointing
         self.post_init()
-        if (timm_model := backbones.timm_model_inside(self.backbone)) is not None:
+        if (timm_model := models.timm_model_inside(self.backbone)) is not None:
             self._no_split_modules = block_classes(timm_model)  # the wrapper names a class that is not there
 
     @classmethod
@@ -141,7 +141,7 @@ class NoisyForImageClassification(PreTrainedModel):
             dtype=native.dtype,
         )
         model = cls(config, native)
-        model.run_record.base_model = backbones.base_model_of(native)
+        model.run_record.base_model = models.base_model_of(native)
         # PEFT notes it as the model under an adapter, whose checkpoint may be read from elsewhere.
         folder = Path(native.name_or_path or "nowhere")
         model.name_or_path = str(folder.resolve()) if folder.is_dir() else native.name_or_path
@@ -198,7 +198,7 @@ class NoisyForImageClassification(PreTrainedModel):
             options: ``revision``, ``token``, ... for the Hub.
         """
         options = dict(options or {})
-        setattr(self.backbone, backbones.PROCESSOR, read_processor(str(source), options))
+        setattr(self.backbone, models.PROCESSOR, read_processor(str(source), options))
         path = find_file(str(source), RECORD_FILE, options)
         if path is not None:
             self.run_record = read_record(Path(path))
@@ -227,7 +227,7 @@ class NoisyForImageClassification(PreTrainedModel):
         """
         if pixel_values is None:
             raise ValueError(_NO_IMAGES.format(beside=_beside(kwargs)))
-        options = {**backbones.forward_options(self.backbone, pixel_values), **self._known_options(kwargs)}
+        options = {**models.forward_options(self.backbone, pixel_values), **self._known_options(kwargs)}
         output = self.backbone(pixel_values, **options)
         logits = output.logits
         loss = noisy_log_probs = None
@@ -278,7 +278,7 @@ class NoisyForImageClassification(PreTrainedModel):
 
     def _frozen_under_adapter(self) -> list[torch.nn.Module]:
         if self._frozen is None:  # looked for once in an epoch: the Trainer calls train() at each step
-            has_adapter = (backbones.adapter_config(self) or backbones.adapter_config(self.backbone)) is not None
+            has_adapter = (models.adapter_config(self) or models.adapter_config(self.backbone)) is not None
             self._frozen = frozen_modules(self.backbone) if has_adapter else []
         return self._frozen
 

@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import get_session
 
-from lightning_noisy import __version__
+from lightning_noisy._version import __version__
 
 TIMEOUT = 300.0
 """Seconds that the Hub may be silent before a push is given up; by itself the client would wait without end."""

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from huggingface_hub import CommitOperationAdd, ModelCard
 
-from lightning_noisy import __version__
-from lightning_noisy.hub.card_options import CARD_FILE, CardOptions, card_options, is_saved_export
+from lightning_noisy._version import __version__
+from lightning_noisy.export.card_options import CARD_FILE, CardOptions, card_options, is_saved_export
 from lightning_noisy.hub.commit import Target, open_repository
 
 if TYPE_CHECKING:
-    from lightning_noisy.hub.trained_model import Source
+    from lightning_noisy.export.trained_model import Source
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def push_clean(
         folder = Path(model).expanduser()
         _check_same_license(folder, options)
         return _push_folder(folder, target, overwrite_card, dry_run)
-    from lightning_noisy.hub.export import load_trained_model, write_export  # a folder is pushed without
+    from lightning_noisy.export.export import load_trained_model, write_export  # a folder is pushed without
 
     with tempfile.TemporaryDirectory(prefix="lightning-noisy-") as temporary:
         write_export(load_trained_model(model), Path(temporary), options, repo_id)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 if TYPE_CHECKING:
-    from lightning_noisy.data.table import LabelledImages
+    from lightning_noisy.data.labelled_images import LabelledImages
 
 
 class AllImages:

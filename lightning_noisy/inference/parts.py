@@ -13,7 +13,7 @@ import pyarrow.ipc
 import pyarrow.parquet
 from lightning.pytorch.utilities import rank_zero_info
 
-from lightning_noisy.whole_files import write_table, write_text
+from lightning_noisy.utils.atomic_files import write_table, write_text
 
 FOLDER = "unfinished"
 STATE_FILE = "state.json"

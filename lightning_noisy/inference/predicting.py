@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from lightning_noisy.data.datamodule import NoisyImageDataModule
-from lightning_noisy.data.loading import Transform, world
+from lightning_noisy.data.loader import Transform, world
 from lightning_noisy.inference.facts import image_facts
 from lightning_noisy.inference.images import AllImages
 from lightning_noisy.inference.parts import PartWriter, positions_done

@@ -6,19 +6,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_noisy.data import ImageBatch
+from lightning_noisy.image_batch import ImageBatch
 
 IMAGE_KEYS = ("pixel_values", "images", "image")
 LABEL_KEYS = ("noisy_labels", "labels", "label")
 
 
 def as_image_batch(batch: Any, needs_labels: bool = True) -> ImageBatch:
-    """An :class:`~lightning_noisy.data.ImageBatch` from what a loader gave.
+    """An :class:`~lightning_noisy.image_batch.ImageBatch` from what a loader gave.
 
     Args:
-        batch: An :class:`~lightning_noisy.data.ImageBatch`; a mapping with images as ``pixel_values``, ``images`` or
-            ``image`` and labels as ``labels``, ``label`` or ``noisy_labels``; or a tuple, named or not, or a list whose
-            first two are images and labels. Images are (B, C, H, W) and floating, labels (B,) and integers.
+        batch: An :class:`~lightning_noisy.image_batch.ImageBatch`; a mapping with images as ``pixel_values``,
+            ``images`` or ``image`` and labels as ``labels``, ``label`` or ``noisy_labels``; or a tuple, named or not,
+            or a list whose first two are images and labels. Images are (B, C, H, W) and floating, labels (B,) and integers.
         needs_labels: Whether a batch of images alone is a mistake; otherwise its labels are -1.
 
     Raises:

@@ -12,17 +12,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_noisy import backbones
-from lightning_noisy.backbones.peft_models import merged
-from lightning_noisy.data import ImageBatch
-from lightning_noisy.data.table import UNKNOWN
-from lightning_noisy.layer_groups import parameter_groups, set_trainable_blocks
+from lightning_noisy import models
+from lightning_noisy.image_batch import ImageBatch
+from lightning_noisy.models.layer_groups import parameter_groups, set_trainable_blocks
+from lightning_noisy.models.peft_models import merged
 from lightning_noisy.noise import NoiseConfig
 from lightning_noisy.noise.config import resolve_noise_config
+from lightning_noisy.noise.functional import NO_LABEL
 from lightning_noisy.noise.objective import count_labelled, is_check_due
-from lightning_noisy.training import optimisation
+from lightning_noisy.training import optimizers as optimisation
 from lightning_noisy.training.batches import as_image_batch
-from lightning_noisy.training.known_mean import KnownMean
+from lightning_noisy.training.masked_mean import KnownMean
 from lightning_noisy.training.mixin import NoisyLabelMixin
 from lightning_noisy.training.mixing import LabelMixing
 from lightning_noisy.training.sharding import is_sharded, whole_copy
@@ -96,7 +96,7 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
         noise = None if noise is None else resolve_noise_config(noise, num_classes)
         self.num_classes = num_classes
         self.class_names = list(class_names) if class_names else [str(label) for label in range(num_classes)]
-        self.backbone = backbones.build_backbone(
+        self.backbone = models.build_backbone(
             backbone,
             num_classes,
             class_names=self.class_names,
@@ -105,8 +105,8 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
             backbone_kwargs=backbone_kwargs,
         )
         if adapter is not None and not (isinstance(backbone, dict) and backbone.get("adapter")):  # of a checkpoint
-            self.backbone = backbones.add_adapter(self.backbone, adapter)
-        if trainable_blocks is not None and backbones.adapter_config(self.backbone) is not None:
+            self.backbone = models.add_adapter(self.backbone, adapter)
+        if trainable_blocks is not None and models.adapter_config(self.backbone) is not None:
             raise ValueError(
                 "Expected argument `trainable_blocks` to be None with an adapter, which freezes all but itself and the "
                 f"head, but got {trainable_blocks}. Leave one of them out."
@@ -129,7 +129,7 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
         self._of_other_loaders: dict[str, KnownMean] = {}
         self.save_hyperparameters(
             {
-                "backbone": backbones.backbone_spec(self.backbone),
+                "backbone": models.backbone_spec(self.backbone),
                 "num_classes": num_classes,
                 "class_names": self.class_names,
                 "noise": None if self.noise_layer is None else self.noise_layer.config.to_dict(),
@@ -152,12 +152,12 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
     @property
     def data_config(self) -> dict[str, Any]:
         """How the backbone wants its images: what ``timm.data.create_transform`` takes."""
-        return backbones.resolve_data_config(self.backbone)
+        return models.resolve_data_config(self.backbone)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) images -> (B, K) clean logits. The noise layer has no part in it.
 
-        (B, D) are features of the frozen part, as :class:`~lightning_noisy.training.frozen_features.FrozenFeatures`
+        (B, D) are features of the frozen part, as :class:`~lightning_noisy.features.frozen_features.FrozenFeatures`
         gives them.
         """
         if images.ndim == 2 and self.head_name is not None:
@@ -165,7 +165,7 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
         if self.hparams["channels_last"]:
             # The weights keep their layout, so that optimizer states, checkpoints and exports know but one.
             images = images.contiguous(memory_format=torch.channels_last)
-        return backbones.clean_logits(self.backbone, images)
+        return models.clean_logits(self.backbone, images)
 
     def clean_model(self, merge: bool = True) -> nn.Module:
         """A copy of the backbone alone, in eval mode, the noise layer gone.
@@ -221,7 +221,7 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
         batch = as_image_batch(batch)
         images, noisy_labels = batch
         clean_logits = self._checked_logits(images)
-        losses = F.cross_entropy(clean_logits.float(), noisy_labels, reduction="none", ignore_index=UNKNOWN)
+        losses = F.cross_entropy(clean_logits.float(), noisy_labels, reduction="none", ignore_index=NO_LABEL)
         if dataloader_idx == 0:  # of several loaders the first is the validation, the others are looked at beside it
             self.validated(clean_logits, noisy_labels)
         self._log_mean("val/loss_noisy", self.val_loss, dataloader_idx, losses, noisy_labels)

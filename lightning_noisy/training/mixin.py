@@ -15,13 +15,18 @@ from lightning_noisy.noise.config import resolve_noise_config
 from lightning_noisy.noise.epoch_counts import EpochCounts
 from lightning_noisy.noise.objective import as_labels, check_values, is_check_due, noisy_objective
 from lightning_noisy.run_record import RunRecord
+from lightning_noisy.training.callbacks.collapse_guard import (
+    ClassCollapseGuard,
+    NoiseLayerNotice,
+    ReproducibleSteps,
+    TrainMode,
+)
+from lightning_noisy.training.callbacks.noise_layer_updater import NoiseLayerUpdater
+from lightning_noisy.training.callbacks.noise_log import NoiseLog
+from lightning_noisy.training.callbacks.run_recorder import CHECKPOINT_KEY, RunRecorder, describe_run
+from lightning_noisy.training.callbacks.run_summary import RunSummary
 from lightning_noisy.training.checkpoint_io import WholeCheckpoints
-from lightning_noisy.training.guards import ClassCollapseGuard, NoiseLayerNotice, ReproducibleSteps, TrainMode
-from lightning_noisy.training.loggers import hold_wandb_runs
-from lightning_noisy.training.noise_layer_updater import NoiseLayerUpdater
-from lightning_noisy.training.noise_log import NoiseLog
-from lightning_noisy.training.record import CHECKPOINT_KEY, RunRecorder, describe_run
-from lightning_noisy.training.summary import RunSummary
+from lightning_noisy.training.loggers.wandb_logger import hold_wandb_runs
 
 CALLBACKS: tuple[type[L.Callback], ...] = (
     TrainMode,

@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from lightning_noisy.layer_groups import block_classes
+from lightning_noisy.models.layer_groups import block_classes
 from lightning_noisy.training.checkpoint_io import WholeFileIO
 
 _SKELETON = "_skeleton_before_sharding"

@@ -6,10 +6,10 @@ import json
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
+import pyarrow.parquet as pq
 
-from lightning_noisy.audit.issues.kinds import COLUMNS_SCHEMA
-from lightning_noisy.audit.label_audit import AUDIT_FILE, SCHEMA, LabelAudit
-from lightning_noisy.audit.source import describe_source
+from lightning_noisy.audit import LabelAudit
+from lightning_noisy.audit.schema import AUDIT_FILE, AUDIT_SCHEMA, KINDS_SCHEMA
 from lightning_noisy.audit.summary import LabelSums, summarise
 
 
@@ -29,11 +29,13 @@ def make_audit(directory, splits, suggested, p_given, source=None, row_group_siz
     tables = [_table(split, images, suggested[split], p_given[split]) for split, images in splits.items()]
     table = pa.concat_tables(tables).sort_by("p_given")
     table = table.append_column("rank", pa.array(range(1, len(table) + 1), pa.int64()))
-    for name in COLUMNS_SCHEMA.names:  # nothing is known beside the labels
+    for name in KINDS_SCHEMA.names:  # nothing is known beside the labels
         values = {"is_label_issue": table["is_issue"], "label_issue_score": table["p_given"]}.get(name)
-        table = table.append_column(name, pa.nulls(len(table), SCHEMA.field(name).type) if values is None else values)
-    table = table.select(SCHEMA.names)
-    pyarrow.parquet.write_table(table.cast(SCHEMA), directory / AUDIT_FILE, row_group_size=row_group_size)
+        table = table.append_column(
+            name, pa.nulls(len(table), AUDIT_SCHEMA.field(name).type) if values is None else values
+        )
+    table = table.select(AUDIT_SCHEMA.names)
+    pyarrow.parquet.write_table(table.cast(AUDIT_SCHEMA), directory / AUDIT_FILE, row_group_size=row_group_size)
     flagged, likeliest = (np.zeros((len(names), len(names)), dtype=np.int64) for _ in range(2))
     pair = (table["suggested_label"].to_numpy(), table["given_label"].to_numpy())
     np.add.at(likeliest, pair, 1)
@@ -59,7 +61,7 @@ def audit_of(directory, data, row_group_size=1000):
         for split, images in splits.items()
     }
     suggested = {split: images.clean_labels for split, images in splits.items()}
-    return make_audit(directory, splits, suggested, p_given, describe_source(data), row_group_size)
+    return make_audit(directory, splits, suggested, p_given, data.arguments(), row_group_size)
 
 
 def write_decisions(path, audit, decisions, **other):
@@ -99,3 +101,25 @@ def _table(split, images, suggested, p_given):
             "is_issue": p_given < 0.5,
         }
     )
+
+
+def mark(audit, columns):
+    """Writes values into columns of the audit: ``{column: {id: value}}``."""
+    table = pq.read_table(audit.directory / AUDIT_FILE)
+    ids = table["id"].to_pylist()
+    for name, values in columns.items():
+        kind = table.schema.field(name).type
+        filled = pa.array([values.get(each, False if name.startswith("is_") else None) for each in ids], kind)
+        table = table.set_column(table.column_names.index(name), name, filled)
+    pq.write_table(table, audit.directory / AUDIT_FILE, row_group_size=100)
+    audit.__dict__.pop("table", None)
+
+
+def labelled(data, split):
+    """What a data module says of each image, by its id."""
+    images = data.splits[split]
+    weights = images.weights if images.weights is not None else np.ones(len(images))
+    return {
+        name: (images.class_names[label], float(weight))
+        for name, label, weight in zip(images.ids.to_pylist(), images.noisy_labels, weights, strict=True)
+    }

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_noisy.audit.issues_csv import write_issues
-from lightning_noisy.audit.label_audit import AUDIT_FILE, ISSUES_FILE
-from lightning_noisy.audit.ranking import PART_SCHEMA, agreement, sum_up, write_ranking
-from lightning_noisy.audit.running import FILES
+from lightning_noisy.audit.ranking import agreement, label_sums, write_ranking
+from lightning_noisy.audit.run import FILES
+from lightning_noisy.audit.schema import AUDIT_FILE, ISSUES_FILE, PART_SCHEMA
 from lightning_noisy.audit.summary import Agreement
 from lightning_noisy.inference import parts
 
@@ -66,7 +66,7 @@ def test_the_least_likely_given_label_comes_first_and_ties_keep_their_order(tmp_
     assert table["rank"].to_pylist() == list(range(1, len(p_given) + 1))
     assert table["given_class"].to_pylist() == [NAMES[label] for label in labels[0, expected]]
     assert table["suggested_class"].to_pylist() == [NAMES[label] for label in labels[1, expected]]
-    sums = sum_up(directory, 3)
+    sums = label_sums(directory, 3)
     flagged, likeliest = np.zeros((2, 3, 3), dtype=int)
     for given_label, suggested, p in zip(*labels, p_given.astype(float), strict=True):
         flagged[suggested, given_label] += given_label != suggested
@@ -92,7 +92,7 @@ def test_missing_rows_and_rows_that_are_there_twice_are_told(tmp_path):
 def test_the_folder_may_have_any_name(tmp_path, name):
     write_parts(tmp_path / name, np.linspace(0, 1, 10, dtype=np.float32), np.arange(10), [5])
     write_ranking(tmp_path / name, NAMES, 10, with_probabilities=False)
-    assert sum_up(tmp_path / name, 3).likeliest.sum() == 10
+    assert label_sums(tmp_path / name, 3).likeliest.sum() == 10
     assert len(pyarrow.parquet.read_table(tmp_path / name / AUDIT_FILE)) == 10
 
 

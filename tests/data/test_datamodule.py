@@ -1,6 +1,5 @@
 import csv
 import gzip
-import json
 import struct
 
 import datasets
@@ -14,25 +13,9 @@ import torch
 
 from lightning_noisy import NoisyImageDataModule
 from lightning_noisy.noise.synthetic import uniform_matrix
-from tests.conftest import draw_image
 
-
-def write_manifest(photos, name, rows=None, **columns):
-    files = sorted(photos.rglob("*.png"))
-    table = {
-        "path": [file.relative_to(photos).as_posix() for file in files],
-        "label": [file.parent.name for file in files],
-    }
-    table = pa.table({**table, **columns}).slice(0, rows or len(files))
-    target = photos / name
-    if target.suffix == ".parquet":
-        pyarrow.parquet.write_table(table, target)
-    elif target.suffix == ".jsonl":
-        target.write_text("\n".join(json.dumps(row) for row in table.to_pylist()), encoding="utf-8")
-    else:
-        delimiter = "\t" if target.suffix == ".tsv" else ","
-        pyarrow.csv.write_csv(table, target, pyarrow.csv.WriteOptions(delimiter=delimiter))
-    return str(target)
+from ..photos import draw_image
+from .small import write_manifest
 
 
 def label_of_each_id(data):
@@ -350,7 +333,7 @@ def test_a_repaired_image_is_looked_at_again_and_an_unchanged_one_is_not(photos,
     draw_image(0, 100).save(photos / "ant" / "00.png")
     with pytest.raises(ValueError, match="1 of 36"):
         NoisyImageDataModule(str(photos)).setup("fit")
-    monkeypatch.setattr("lightning_noisy.data.scan._decode_all", lambda *_: pytest.fail("looked again"))
+    monkeypatch.setattr("lightning_noisy.data.broken_images._decode_all", lambda *_: pytest.fail("looked again"))
     with pytest.raises(ValueError, match="1 of 36"):
         NoisyImageDataModule(str(photos)).setup("fit")
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from lightning_noisy import NoisyImageDataModule
-from lightning_noisy.data.scan import look_at_images
+from lightning_noisy.data.broken_images import look_at_images
 
-from ..conftest import draw_image
+from ..photos import draw_image
 
 LATIN = os.fsdecode(b"caf\xe9.png")
 

@@ -12,10 +12,10 @@ from lightning.pytorch.loggers import CSVLogger
 from rich.console import Console
 
 from lightning_noisy import NoisyImageDataModule
+from lightning_noisy.data.broken_images import look_at_images
 from lightning_noisy.data.findings import FINDINGS_FILE, Findings, find_what_is_odd, findings_table, tell_findings
-from lightning_noisy.data.scan import look_at_images
 
-from ..conftest import draw_image
+from ..photos import draw_image
 
 
 def find(source, **options):
@@ -159,10 +159,10 @@ def test_only_a_fit_tells_them(photos, capsys):
 
 @pytest.mark.parametrize(("count", "is_shown"), [(36, True), (37, False)])
 def test_many_files_have_a_progress_bar(photos, monkeypatch, count, is_shown):
-    monkeypatch.setattr("lightning_noisy.data.scan.SHOW_PROGRESS_FROM", count)
+    monkeypatch.setattr("lightning_noisy.data.broken_images.SHOW_PROGRESS_FROM", count)
     hidden = []
     monkeypatch.setattr(
-        "lightning_noisy.data.scan.track", lambda looks, words, disable, **_: hidden.append(disable) or looks
+        "lightning_noisy.data.broken_images.track", lambda looks, words, disable, **_: hidden.append(disable) or looks
     )
     find(photos)
     assert hidden == [not is_shown]

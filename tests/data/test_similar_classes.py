@@ -7,11 +7,10 @@ import datasets
 import pytest
 
 from lightning_noisy import NoisyImageDataModule, StreamingImageDataModule
-from lightning_noisy.audit.source import describe_source
 from lightning_noisy.data.similar_classes import similar_names, spelling_key
 
-from ..conftest import draw_image
-from .shard_files import NAMES, write_parquet
+from ..photos import draw_image
+from ..streaming.shard_files import NAMES, write_parquet
 
 SPLIT_E = unicodedata.normalize("NFD", "café")
 
@@ -89,7 +88,7 @@ def test_names_that_the_data_have_for_their_numbers(tmp_path):
 def test_an_audit_reads_them_merged_again(tmp_path):
     source = write(tmp_path, ["Dog", "dog", "cat"])
     data = NoisyImageDataModule(source, merge_similar_classes=True)
-    assert NoisyImageDataModule(**describe_source(data)).class_names == data.class_names == ["Dog", "cat"]
+    assert NoisyImageDataModule(**data.arguments()).class_names == data.class_names == ["Dog", "cat"]
 
 
 def test_classes_of_shards_that_are_called_alike_are_named(tmp_path):

@@ -8,7 +8,7 @@ from torch import nn
 
 from lightning_noisy import NoisyImageClassifier, NoisyImageDataModule
 
-from ..conftest import draw_image
+from ..photos import draw_image
 
 KINDS = ("ant", "bee", "cat")
 
@@ -92,7 +92,7 @@ class Net(nn.Module):
 
 
 def training_batch(weights):
-    from lightning_noisy.data.table import ImageBatch
+    from lightning_noisy.image_batch import ImageBatch
 
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(4, 3, 8, 8, generator=generator)

@@ -10,9 +10,9 @@ from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
 from lightning_noisy import NoisyImageDataModule
-from lightning_noisy.backbones.features import FeatureExtractor
 from lightning_noisy.features import extract_features, read_features
 from lightning_noisy.inference import parts
+from lightning_noisy.models.features import FeatureExtractor
 
 from ..audit.small import digits, trainer
 

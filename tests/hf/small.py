@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import TrainingArguments, ViTConfig, ViTForImageClassification
 
-from lightning_noisy import NoiseConfig, backbones
+from lightning_noisy import NoiseConfig, models
 from lightning_noisy.hf import NoisyForImageClassification
 
 NAMES = {0: "ant", 1: "bee", 2: "cat"}
@@ -28,10 +28,10 @@ def tiny_vit(num_labels=3, seed=0, **config):
 
 def saved_timm(folder, name="test_resnet", num_classes=5, **kwargs):
     torch.manual_seed(0)
-    model = backbones.build_backbone(
+    model = models.build_backbone(
         f"timm:{name}", num_classes, pretrained=False, image_size=SIDE, backbone_kwargs=kwargs
     )
-    backbones.save_backbone(model, folder, [f"old {label}" for label in range(num_classes)])
+    models.save_backbone(model, folder, [f"old {label}" for label in range(num_classes)])
     return str(folder)
 
 

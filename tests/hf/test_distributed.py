@@ -1,10 +1,5 @@
 """Two processes on a CPU (gloo), launched by torchrun: DDP through the Trainers, and FSDP's sharding of the model."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from transformers import Trainer
@@ -13,6 +8,7 @@ from lightning_noisy import NoiseConfig
 from lightning_noisy.hf import NoisyForImageClassification, NoisyTrainer
 from lightning_noisy.hub import export_clean
 
+from .processes import torchrun
 from .small import Images, arguments, batch, noisy_vit
 
 pytestmark = pytest.mark.slow
@@ -118,30 +114,6 @@ with FullyShardedDataParallel.summon_full_params(trainer.model):
 torch.save(found, f"{output}/rank{trainer.args.process_index}.pt")
 trainer.accelerator.end_training()
 """
-
-
-def torchrun(script, *arguments, folder, succeeds=True, processes=2):
-    (folder / "script.py").write_text(script, encoding="utf-8")
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc_per_node={processes}",
-        "script.py",
-    ]
-    path = f"{Path(__file__).parent}:{Path(__file__).parents[2]}"
-    ran = subprocess.run(
-        [*command, *map(str, arguments)],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    if succeeds:
-        assert ran.returncode == 0, ran.stderr[-3000:]
-    return ran
 
 
 @pytest.mark.parametrize("name", ["NoisyTrainer", "Trainer"])

@@ -6,7 +6,7 @@ from transformers import ViTForImageClassification
 
 from lightning_noisy.hub import export_clean
 
-from .test_distributed import torchrun
+from .processes import torchrun
 
 pytestmark = pytest.mark.slow
 

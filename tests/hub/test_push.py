@@ -15,9 +15,9 @@ from huggingface_hub import ModelCard
 from lightning_noisy import NoisyImageClassifier
 from lightning_noisy.hub import export_clean
 
+from ..export.small import images
 from ..hf.small import noisy_vit, tiny_vit
 from .client import Client
-from .conftest import images
 from .hub_server import TOKEN, HubServer, run_client
 
 CLIENT = """
@@ -303,7 +303,8 @@ def test_the_card_survives_a_push_by_transformers(exported, tmp_path):
 
 ON_FROM_THE_HUB = """
 import torch
-from lightning_noisy import NoisyImageClassifier, backbones
+from lightning_noisy import NoisyImageClassifier
+from lightning_noisy import models
 from lightning_noisy.hf import NoisyForImageClassification
 
 model = NoisyForImageClassification.from_backbone("me/clean", noise="export")

@@ -11,7 +11,7 @@ from lightning_noisy import NoisyImageClassifier
 from lightning_noisy.data import ImageBatch
 from lightning_noisy.training.batches import as_image_batch
 
-from .test_mixin import QUIET
+from .small import QUIET
 
 Pair = namedtuple("Pair", ["image", "label"])
 IMAGES, LABELS = torch.randn(8, 3, 32, 32), torch.arange(8) % 3

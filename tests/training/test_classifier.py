@@ -1,33 +1,12 @@
-import warnings
-
 import lightning.pytorch as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import nn
 
-from lightning_noisy import NoiseConfig, NoisyImageClassifier, NoisyImageDataModule
+from lightning_noisy import NoiseConfig, NoisyImageClassifier
 
-from .test_mixin import QUIET
-
-
-def tiny(**options):
-    options = {"noise": {"warmup_epochs": 1}, **options}
-    return NoisyImageClassifier(
-        "timm:test_vit", num_classes=3, pretrained=False, image_size=16, backbone_kwargs={"patch_size": 4}, **options
-    )
-
-
-def tiny_data(photos, **options):
-    return NoisyImageDataModule(str(photos), image_size=16, batch_size=12, num_workers=0, **options)
-
-
-def fit(module, data, tmp_path, max_epochs=3, **options):
-    trainer = L.Trainer(max_epochs=max_epochs, default_root_dir=tmp_path, **{**QUIET, **options})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        trainer.fit(module, data)
-    return trainer
+from .small import fit, tiny, tiny_data
 
 
 class OwnNetwork(nn.Module):

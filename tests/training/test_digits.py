@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_noisy import NoiseConfig, NoisyImageDataModule, NoisyLabelMixin
 
-from .test_mixin import QUIET
+from .small import QUIET
 
 pytestmark = pytest.mark.slow
 SEEDS = (0, 1, 2)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ..conftest import write_photos
+from ..photos import write_photos
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +23,7 @@ STEPS_PER_EPOCH = 4
 SCRIPT = """
 import os, resource, signal, sys, time
 from lightning_noisy import NoisyImageClassifier
-from lightning_noisy.cli import console_script
+from lightning_noisy.cli.lightning_cli import console_script
 
 step = NoisyImageClassifier.training_step
 pause = float(os.environ.get("PAUSE", 0))

@@ -6,44 +6,12 @@ import torch
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_noisy import NoiseConfig, NoiseLayer, NoisyLabelMixin
-from lightning_noisy.training.guards import ClassCollapseGuard
-from lightning_noisy.training.noise_layer_updater import NoiseLayerUpdater
+from lightning_noisy.training.callbacks.collapse_guard import ClassCollapseGuard
+from lightning_noisy.training.callbacks.noise_layer_updater import NoiseLayerUpdater
 
-QUIET = {
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "accelerator": "cpu",
-}
-
-
-DEFAULT = NoiseConfig(3, warmup_epochs=1)
-
-
-class OwnModule(NoisyLabelMixin, L.LightningModule):
-    """What the README tells a user to write."""
-
-    def __init__(self, noise=DEFAULT):
-        super().__init__()
-        self.model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
-        self.attach_noise_layer(noise)
-        self.losses = []
-
-    def training_step(self, batch, batch_idx):
-        inputs, noisy_labels = batch
-        loss = self.noisy_loss(self.model(inputs), noisy_labels)
-        self.losses.append((self.current_epoch, loss.item()))
-        return loss
-
-
-def loader(batch_size=16, count=64):
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(count, 4, generator=generator)
-    return DataLoader(TensorDataset(inputs, inputs[:, :3].argmax(1)), batch_size=batch_size)
+from .small import QUIET, OwnModule, loader
 
 
 def test_a_module_of_ones_own_fits_with_nothing_but_the_two_calls():

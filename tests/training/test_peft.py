@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from lightning_noisy import NoisyImageClassifier, NoisyImageDataModule
 from tests.hf.small import tiny_vit
 
-from .test_mixin import QUIET
+from .small import QUIET
 
 TIMM = {"pretrained": False, "image_size": 32, "backbone_kwargs": {"patch_size": 8}}
 

@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 
 from lightning_noisy import NoisyImageClassifier, NoisyImageDataModule
 
-from .test_mixin import QUIET
+from .small import QUIET
 
 EPOCHS = 4
 BATCHES = 3

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ..conftest import write_photos
+from ..photos import write_photos
 
 pytestmark = pytest.mark.slow
 

@@ -11,12 +11,12 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import nn
 
 from lightning_noisy import NoisyImageClassifier
+from lightning_noisy.export.checkpoints import load_checkpoint
 from lightning_noisy.hub import export_clean
-from lightning_noisy.hub.checkpoints import load_checkpoint
 from lightning_noisy.training.sharding import ShardedStrategy
 
-from ..conftest import write_photos
-from .test_mixin import QUIET, OwnModule, loader
+from ..photos import write_photos
+from .small import QUIET, OwnModule, loader
 
 TRAIN = """
 import os
@@ -25,7 +25,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.distributed.tensor import DTensor
 from lightning_noisy import NoisyImageClassifier, NoisyImageDataModule
-from lightning_noisy.training.artifacts import RunFiles
+from lightning_noisy.training.callbacks.run_files import RunFiles
 from lightning_noisy.training.sharding import ShardedStrategy
 
 PASSING = ("train/loss", "images_per_second")  # of one process; of the moment

@@ -12,12 +12,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from lightning_noisy import NoisyImageClassifier
-from lightning_noisy.cli import main
-from lightning_noisy.data.table import ImageBatch
+from lightning_noisy.cli.lightning_cli import main
 from lightning_noisy.hub import export_clean
-from lightning_noisy.training.known_mean import KnownMean
+from lightning_noisy.image_batch import ImageBatch
+from lightning_noisy.training.masked_mean import KnownMean
 
-from .test_classifier import fit, tiny, tiny_data
+from .small import fit, tiny, tiny_data
 
 FROM_NUMBERS = (torch.tensor, torch.as_tensor, torch.Tensor.new_tensor)
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from lightning_noisy import NoisyImageClassifier
-from lightning_noisy.cli import main
+from lightning_noisy.cli.lightning_cli import main
 
-from ..data.shard_files import write_parquet, write_tars
+from ..streaming.shard_files import write_parquet, write_tars
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "streaming_web.yaml"
 SIZES = (9, 4, 14, 6)

@@ -14,8 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_noisy import NoisyImageClassifier, NoisyImageDataModule
 
-from .test_mixin import QUIET
-from .test_noise_layer_updater import Validated
+from .small import QUIET, Validated
 
 EPOCHS = 3
 

@@ -10,7 +10,7 @@ import torch
 
 from lightning_noisy.features import read_features
 
-from .wandb_file import read_history, run_files
+from .loggers.wandb_file import read_history, run_files
 
 pytestmark = pytest.mark.slow
 
@@ -19,8 +19,8 @@ import sys
 import lightning.pytorch as L
 import torch
 from lightning_noisy import NoisyImageClassifier, NoisyImageDataModule
-from lightning_noisy.training.artifacts import RunFiles
-from lightning_noisy.training.loggers import NoisyWandbLogger
+from lightning_noisy.training.callbacks.run_files import RunFiles
+from lightning_noisy.training.loggers.wandb_logger import NoisyWandbLogger
 
 class Seen(NoisyImageClassifier):
     losses = []
@@ -57,7 +57,7 @@ import torch
 from lightning_noisy import NoisyImageClassifier, NoisyImageDataModule
 from lightning_noisy.features import extract
 from lightning_noisy.inference.predicting import EveryImage
-from lightning_noisy.training.frozen_features import FrozenFeatures
+from lightning_noisy.features.frozen_features import FrozenFeatures
 
 photos, output, devices = sys.argv[1], sys.argv[2], int(sys.argv[3])
 

@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
+from lightning_noisy.export.checkpoints import load_checkpoint
 from lightning_noisy.hub import export_clean
-from lightning_noisy.hub.checkpoints import load_checkpoint
 
 pytestmark = pytest.mark.slow
 

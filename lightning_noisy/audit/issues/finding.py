@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 
 from lightning_noisy.audit.issues.duplicates import Duplicates
-from lightning_noisy.audit.issues.kinds import ISSUES_SCHEMA, SPLITS
 from lightning_noisy.audit.issues.outliers import IS_OUTLIER_BELOW
 from lightning_noisy.audit.issues.quality import quality_flags, quality_scores
+from lightning_noisy.audit.schema import ISSUES_SCHEMA, SPLITS
+from lightning_noisy.noise.functional import NO_LABEL
 
-NO_LABEL = -1
 PLACEHOLDER_COPIES = 10
 """A picture that is there so often, and under so many labels, shows none of the classes."""
 
@@ -22,7 +22,7 @@ class Pictures:
     Args:
         facts: Columns of :data:`~lightning_noisy.inference.facts.FACTS_SCHEMA`, (N,) each.
         labels: (N,) given labels; -1 where there is none.
-        splits: (N,) the place in :data:`~lightning_noisy.audit.issues.kinds.SPLITS` of the split of each.
+        splits: (N,) the place in :data:`~lightning_noisy.audit.schema.SPLITS` of the split of each.
     """
 
     facts: dict[str, np.ndarray]
@@ -31,7 +31,7 @@ class Pictures:
 
 
 def issue_columns(pictures: Pictures, duplicates: Duplicates, outlier_scores: np.ndarray | None = None) -> pa.Table:
-    """N rows of :data:`~lightning_noisy.audit.issues.kinds.ISSUES_SCHEMA`.
+    """N rows of :data:`~lightning_noisy.audit.schema.ISSUES_SCHEMA`.
 
     Args:
         pictures: The images.

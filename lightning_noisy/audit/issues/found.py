@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lightning_noisy.audit.decisions import quote
+from lightning_noisy.audit.cleaning.decisions import quote
 
 MOST_PAIRS = 5
 SPLIT_WORDS = {"train": "training", "val": "validation", "test": "test"}

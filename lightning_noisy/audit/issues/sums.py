@@ -6,9 +6,10 @@ import numpy as np
 import pyarrow as pa
 
 from lightning_noisy.audit.issues.duplicates import Duplicates
-from lightning_noisy.audit.issues.finding import NO_LABEL, Pictures, is_in_conflict
+from lightning_noisy.audit.issues.finding import Pictures, is_in_conflict
 from lightning_noisy.audit.issues.found import Found, Leak
-from lightning_noisy.audit.issues.kinds import KINDS, LABEL_KIND, SPLITS
+from lightning_noisy.audit.schema import KINDS, LABEL_KIND, SPLITS
+from lightning_noisy.noise.functional import NO_LABEL
 
 
 def sum_up_issues(

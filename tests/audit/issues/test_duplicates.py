@@ -3,7 +3,6 @@
 import io
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from PIL import Image, ImageDraw, ImageEnhance
@@ -11,24 +10,14 @@ from PIL import Image, ImageDraw, ImageEnhance
 from lightning_noisy.audit.issues import duplicates
 from lightning_noisy.audit.issues.duplicates import find_duplicates
 from lightning_noisy.audit.issues.finding import Pictures, issue_columns
-from lightning_noisy.inference.facts import FACTS_SCHEMA, facts_arrays, image_facts
 
-
-def pictures(count, side=40, seed=0):
-    generator = np.random.default_rng(seed)
-    shapes = [generator.integers(0, 256, (7, 7, 3), dtype=np.uint8) for _ in range(count)]
-    return [Image.fromarray(shape).resize((side, side), Image.Resampling.BICUBIC) for shape in shapes]
+from .small import facts_of, pictures
 
 
 def as_jpeg(image, quality=50):
     file = io.BytesIO()
     image.save(file, "JPEG", quality=quality)
     return Image.open(file).convert("RGB")
-
-
-def facts_of(images):
-    facts = [{**found, "thumbnail": found["thumbnail"].tolist()} for found in map(image_facts, images)]
-    return facts_arrays(pa.Table.from_pylist(facts, schema=FACTS_SCHEMA))
 
 
 def test_exact_and_near_copies_are_one_group_and_others_are_none():

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from lightning_noisy import NoisyImageClassifier
-from lightning_noisy.audit.auditing import audit_labels
-from lightning_noisy.audit.by_features import audit_by_features
-from lightning_noisy.audit.issues.kinds import KINDS
+from lightning_noisy.audit.judging.by_features import audit_by_features
+from lightning_noisy.audit.judging.by_model import audit_labels
 from lightning_noisy.audit.label_audit import LabelAudit
+from lightning_noisy.audit.schema import KINDS
 
 from ..scrape import shape, write_scrape
 from ..small import SmallNetwork, trainer

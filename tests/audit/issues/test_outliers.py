@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy.stats import entropy
 
-from lightning_noisy.audit.by_features import judge_by_probe
 from lightning_noisy.audit.issues.outliers import IS_OUTLIER_BELOW, label_order, outlier_scores
+from lightning_noisy.audit.judging.by_features import judge_by_probe
 
 
 def clouds(strangers, seed=0, wrong=0.2):

@@ -6,7 +6,7 @@ from PIL import Image
 
 from lightning_noisy.audit.issues.quality import THRESHOLDS, quality_flags, quality_scores
 
-from .test_duplicates import facts_of, pictures
+from .small import facts_of, pictures
 
 
 def flagged(images):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_noisy.audit.by_features import judge_by_probe
 from lightning_noisy.audit.issues.found import Found, Leak, SimilarClasses
 from lightning_noisy.audit.issues.similar_classes import similar_classes
+from lightning_noisy.audit.judging.by_features import judge_by_probe
 
 
 def clouds(wrong):

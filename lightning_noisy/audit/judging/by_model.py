@@ -1,0 +1,160 @@
+"""One look at all given labels: from a trained model and its data to a finished audit."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import numpy as np
+import pyarrow as pa
+
+from lightning_noisy.audit.issues.duplicates import find_duplicates
+from lightning_noisy.audit.issues.finding import Pictures, issue_columns
+from lightning_noisy.audit.issues.sums import sum_up_issues
+from lightning_noisy.audit.judging import folds as fold_files
+from lightning_noisy.audit.judging.folds import TrainFold, assign_folds, train_without
+from lightning_noisy.audit.judging.model import AuditModule, check_classes, fingerprint, trained_model
+from lightning_noisy.audit.label_audit import LabelAudit
+from lightning_noisy.audit.run import AuditRun, Look, images_to_audit, one_device
+from lightning_noisy.audit.schema import SPLITS, part_schema
+from lightning_noisy.data import NoisyImageDataModule
+from lightning_noisy.data.loader import world
+from lightning_noisy.export.trained_model import TrainedModel
+from lightning_noisy.inference import parts
+from lightning_noisy.inference.facts import FACTS_SCHEMA, facts_arrays, read_facts
+from lightning_noisy.inference.images import AllImages
+from lightning_noisy.inference.predicting import EveryImage, predict
+
+
+def audit_labels(
+    model: Any,
+    datamodule: NoisyImageDataModule,
+    output: str | Path | None = None,
+    *,
+    trainer: L.Trainer | None = None,
+    folds: int = 0,
+    train_fold: TrainFold | None = None,
+    probabilities: bool = False,
+) -> LabelAudit:
+    """Which of the given labels are wrong, and what they should be.
+
+    The training images and those held out for validation are looked at once, not augmented. In several processes every
+    one of them must call it. A run that was killed goes on where it was, given the same ``output``.
+
+    Args:
+        model: A checkpoint's path, a :class:`~lightning.pytorch.LightningModule`, or a model of transformers or of
+            timm, trained on these labels.
+        datamodule: The images and their given labels.
+        output: A folder for the audit, which all processes share; without it the audit is kept in a temporary one until
+            it is written.
+        trainer: Decides on devices, processes and precision; by default one device of the best kind.
+        folds: 0 takes the probabilities of ``model``. From 2 on so many new models are trained, each without the images
+            that it then looks at.
+        train_fold: How to train such a model: ``train_fold(datamodule, directory) -> model``.
+        probabilities: Whether to keep the posterior of all classes too, in ``probabilities.parquet``.
+
+    Raises:
+        ValueError: If the model and the data do not fit together, or ``output`` holds another audit.
+    """
+    _audit_arg_validation(datamodule, folds, train_fold, trainer)
+    trained = trained_model(model)
+    check_classes(trained, datamodule.class_names)
+    images = images_to_audit(datamodule)
+    trainer = trainer or one_device()
+    audit_id = _audit_id(trained, datamodule, images, trainer, folds, train_fold)
+    judge = f"{folds} models, each trained without the images that it judges" if folds else "the trained model"
+    run = AuditRun(trainer, datamodule, images, audit_id, judge, folds, probabilities)
+    look = _LookByModels(trainer, trained, datamodule, images, folds, train_fold, probabilities)
+    return run.make(output, look.at_all)
+
+
+@dataclass
+class _LookByModels:
+    """A look at all labels by one model, or by one for each fold."""
+
+    trainer: L.Trainer
+    trained: TrainedModel
+    datamodule: NoisyImageDataModule
+    images: AllImages
+    folds: int
+    train_fold: TrainFold | None
+    probabilities: bool
+
+    def at_all(self, directory: Path) -> Look:
+        """Fills the parts; broken images are left out."""
+        fold_of = assign_folds(self.images, self.folds, self.datamodule.seed)
+        total = 0
+        for fold in range(max(self.folds, 1)):
+            finished = fold_files.images_of_finished(directory, fold)
+            total += self._look_at(fold_of, fold, directory) if finished is None else finished
+        return self._with_issues(directory, total) if self.trainer.is_global_zero else Look(total)
+
+    def _with_issues(self, directory: Path, total: int) -> Look:
+        """What the pictures themselves tell; without features."""
+        positions = np.flatnonzero(parts.positions_done(directory, len(self.images)))
+        splits = self.images.splits
+        labels = np.concatenate([part.noisy_labels for part in splits.values()])[positions]
+        split_of = np.repeat([SPLITS.index(split) for split in splits], [len(part) for part in splits.values()])[
+            positions
+        ]
+        pictures = Pictures(facts_arrays(read_facts(directory)), labels, split_of)
+        duplicates = find_duplicates(pictures.facts)
+        issues = issue_columns(pictures, duplicates)
+        found = sum_up_issues(issues, pictures, duplicates, np.arange(len(positions)))
+        return Look(total, issues.append_column("position", pa.array(positions)), found)
+
+    def _look_at(self, fold_of: np.ndarray, fold: int, directory: Path) -> int:
+        model = self.trained
+        if self.train_fold is not None and self.folds:
+            model = train_without(self.train_fold, self.datamodule, self.images, fold_of, fold, directory)
+        # Of its own, so that the user's is not bound to the trainer of an audit.
+        own = self.datamodule.with_splits(self.images.splits)
+        data = EveryImage(own, self.images, fold_of == fold, directory)
+        schema = pa.schema([*part_schema(self.probabilities), *FACTS_SCHEMA])
+        predict(self.trainer, AuditModule(model, self.probabilities), data, schema)
+        if not self.trainer.is_global_zero:
+            return 0
+        images = int((data.wanted & parts.positions_done(directory, len(self.images))).sum())
+        fold_files.mark_finished(directory, fold, images)
+        return images
+
+
+def _audit_id(
+    trained: TrainedModel, datamodule: NoisyImageDataModule, images: AllImages, trainer: L.Trainer, folds: int,
+    train_fold: TrainFold | None,
+) -> str:  # fmt: skip
+    """Changes with all that the numbers depend on: weights, noise, images, labels, how they are read and computed."""
+    settings: list[Any] = [fingerprint(trained), trained.class_names, str(trainer.precision), folds]
+    settings += [AuditModule(trained).data_config, datamodule.image_size, datamodule.on_broken]
+    if folds:
+        # A `partial` carries the settings of the trainings.
+        settings += [datamodule.seed, repr(train_fold.args) if isinstance(train_fold, partial) else ""]
+    settings += [part.store.fingerprint(np.asarray(part.rows)) for part in images.splits.values()]
+    digest = hashlib.sha256(json.dumps(settings, default=str).encode())
+    for ids, labels in images.blocks():
+        digest.update("\0".join(ids.to_pylist()).encode())
+        digest.update(labels.tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _audit_arg_validation(datamodule: Any, folds: int, train_fold: TrainFold | None, trainer: L.Trainer | None) -> None:
+    if not isinstance(datamodule, NoisyImageDataModule):
+        raise ValueError(
+            f"Expected argument `datamodule` to be a NoisyImageDataModule, but got {type(datamodule).__name__}. Images "
+            "in shards are audited through a manifest of their files."
+        )
+    if folds < 0 or folds == 1:
+        raise ValueError(f"Expected argument `folds` to be 0 or an integer of at least 2, but got {folds}.")
+    if folds and train_fold is None:
+        raise ValueError(
+            f"Expected argument `train_fold` to be given where `folds` is {folds}: a function that trains a new model, "
+            "`train_fold(datamodule, directory) -> model`."
+        )
+    if trainer is None and world()[0] > 1:
+        raise ValueError(
+            f"Expected argument `trainer` to be given where {world()[0]} processes audit together. Give the one that "
+            "they train by."
+        )

@@ -1,0 +1,1 @@
+"""The page of an audit for people, and its table in W&B."""

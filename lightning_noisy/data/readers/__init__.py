@@ -1,0 +1,1 @@
+"""From a source to its splits: one reader for each kind of source."""

@@ -1,0 +1,1 @@
+"""What a Lightning training does beside its steps."""
