@@ -61,13 +61,13 @@ def ours(folder: Path, rows: int, classes: int) -> int:
     from lightning_noisy.audit.issues_csv import write_issues
     from lightning_noisy.audit.judging.scores import score_labels
     from lightning_noisy.audit.ranking import label_sums, write_ranking
-    from lightning_noisy.audit.run import FILES
+    from lightning_noisy.audit.run import AUDIT_FILES
     from lightning_noisy.audit.schema import PART_SCHEMA
     from lightning_noisy.inference.parts import PartWriter, begin
 
     output = folder / "audit"
     shutil.rmtree(output, ignore_errors=True)
-    begin(output, "scale", True, FILES)
+    begin(output, "scale", True, AUDIT_FILES)
     labels, matrix = np.load(folder / "labels.npy", mmap_mode="r"), evidence(classes)
     writer = PartWriter(output, PART_SCHEMA)
     chunk = CHUNK_VALUES // classes

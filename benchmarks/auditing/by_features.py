@@ -10,7 +10,7 @@ from auditing.predicting import Predicted
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
-from lightning_noisy.audit.judging.by_features import FOLDS, ISSUE_BELOW, judge_by_probe
+from lightning_noisy.audit.judging.by_features import FOLDS, PROBE_ISSUE_BELOW, judge_by_probe
 from lightning_noisy.audit.judging.scores import score_posterior
 from lightning_noisy.features.neighbours import neighbour_shares
 from lightning_noisy.features.probe import FoldedProbe, choose_strength
@@ -19,7 +19,7 @@ from lightning_noisy.features.probe import FoldedProbe, choose_strength
 def product(features: Tensor, labels: Tensor, seed: int) -> Verdict:
     """What ``lightning-noisy audit --backbone`` does."""
     judged = judge_by_probe(features, labels, _classes(labels), seed=seed)
-    scored = score_posterior(judged.noise.posterior, judged.noise.clean_log_probs, labels, ISSUE_BELOW)
+    scored = score_posterior(judged.noise.posterior, judged.noise.clean_log_probs, labels, PROBE_ISSUE_BELOW)
     is_taken = scored.is_issue & (scored.p_suggested > scored.p_given)
     found = [values.numpy() for values in (scored.p_given, scored.is_issue, scored.suggested_label, is_taken)]
     return Verdict(*found, error=judged.errors.value, interval=(judged.errors.low, judged.errors.high))

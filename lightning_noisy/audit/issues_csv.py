@@ -1,5 +1,6 @@
 """The flagged images as a CSV file that a spreadsheet opens without harm."""
 
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,17 +9,14 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from lightning_noisy.audit.schema import AUDIT_FILE, ISSUES_FILE, KINDS, LABEL_KIND
-from lightning_noisy.utils.atomic_files import put_in_place
+from lightning_noisy.utils.atomic_files import atomic_path
+from lightning_noisy.utils.text import FORMULA_STARTS, HIDDEN
 
-COLUMNS = (
+CSV_COLUMNS = (
     "rank", "id", "path", "split", "given_label", "given_class", "suggested_label", "suggested_class", "p_given",
     "p_suggested", "clean_probability",
 )  # fmt: skip
 GROUP = "near_duplicate_group"
-FORMULA = r"^[=+\-@\t\r\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}]"
-"""A spreadsheet takes a cell that begins so for a formula, some in full width too."""
-HIDDEN = r"[\x00-\x1f\x7f\x{061c}\x{200b}-\x{200f}\x{202a}-\x{202e}\x{2060}\x{2066}-\x{2069}\x{feff}]"
-"""Control characters, and those that turn the direction of what follows."""
 
 
 def write_issues(directory: Path) -> None:
@@ -32,10 +30,10 @@ def write_issues(directory: Path) -> None:
     """
     source = pyarrow.parquet.ParquetFile(directory / AUDIT_FILE)
     names = source.schema_arrow.names
-    shown = [*COLUMNS, *({GROUP} & set(names))]
+    shown = [*CSV_COLUMNS, *({GROUP} & set(names))]
     schema = pa.schema([*(source.schema_arrow.field(name) for name in shown), pa.field("kinds", pa.string())])
     flags = {kind: f"is_{kind}" for kind in KINDS if f"is_{kind}" in names} | {LABEL_KIND: "is_issue"}
-    with put_in_place(directory / ISSUES_FILE) as temporary, pyarrow.csv.CSVWriter(temporary, schema) as writer:
+    with atomic_path(directory / ISSUES_FILE) as temporary, pyarrow.csv.CSVWriter(temporary, schema) as writer:
         for batch in source.iter_batches(columns=[*shown, *flags.values()]):
             kinds = _kinds({kind: batch[name] for kind, name in flags.items()})
             is_issue = pc.not_equal(kinds, "")
@@ -55,6 +53,6 @@ def _kinds(flags: dict[str, pa.Array]) -> pa.Array:
 def _safe(column: pa.Array) -> pa.Array:
     if not pa.types.is_string(column.type):
         return column
-    seen = pc.replace_substring_regex(column, pattern=HIDDEN, replacement="\ufffd")
-    is_formula = pc.match_substring_regex(column, FORMULA)
+    seen = pc.replace_substring_regex(column, pattern=f"[{HIDDEN}]", replacement="\ufffd")
+    is_formula = pc.match_substring_regex(column, f"^[{re.escape(FORMULA_STARTS)}]")
     return pc.if_else(is_formula, pc.binary_join_element_wise("'", seen, ""), seen)

@@ -18,9 +18,9 @@ from lightning_noisy.features import Features
 from lightning_noisy.features.extract import FeatureModule, extract_within_fit
 from lightning_noisy.models.features import FeatureExtractor
 from lightning_noisy.training.classifier import NoisyImageClassifier
-from lightning_noisy.utils.atomic_files import put_in_place
+from lightning_noisy.utils.atomic_files import atomic_path
 
-FOLDER = "label_refinement"
+REFINEMENT_FOLDER = "label_refinement"
 FEATURES_FOLDER = "features"
 SOFT_LABELS_FILE = "soft_labels.safetensors"
 TENSOR = "soft_labels"
@@ -66,7 +66,7 @@ class LabelRefinement(L.Callback):
                 f"{type(pl_module).__name__} and {type(datamodule).__name__}. Leave the callback out, or correct the "
                 "labels before the training by `lightning-noisy audit --backbone ...` and `lightning-noisy apply`."
             )
-        folder = Path(self.directory or Path(trainer.default_root_dir) / FOLDER).expanduser()
+        folder = Path(self.directory or Path(trainer.default_root_dir) / REFINEMENT_FOLDER).expanduser()
         features = _look_once(trainer, pl_module, datamodule, folder / FEATURES_FOLDER)
         rows = features.rows_of(datamodule.splits["train"].ids)
         train = datamodule.readable("train")
@@ -118,7 +118,7 @@ def _write(
         soft_labels, errors = judged.noise.posterior, judged.errors.value
         caution = reason_to_step_aside(judged.noise.clean_log_probs, errors, labels, counts)
     metadata = {KEY: key, ERRORS: str(errors), CAUTION: caution}
-    with put_in_place(folder / SOFT_LABELS_FILE) as temporary:
+    with atomic_path(folder / SOFT_LABELS_FILE) as temporary:
         save_file({TENSOR: soft_labels.half().contiguous()}, temporary, metadata)
 
 

@@ -11,8 +11,8 @@ import pyarrow.dataset
 
 from lightning_noisy.audit.schema import AUDIT_FILE, AUDIT_SCHEMA, ISSUES_SCHEMA, LABEL_KIND, PROBABILITIES_FILE
 from lightning_noisy.audit.summary import Agreement, LabelSums
-from lightning_noisy.inference.parts import FOLDER, part_files
-from lightning_noisy.utils.atomic_files import put_in_place
+from lightning_noisy.inference.parts import PARTS_FOLDER, part_files
+from lightning_noisy.utils.atomic_files import atomic_path
 
 MEMORY_LIMIT = "1GB"
 """What a sort may take; the rest of it goes to files beside the parts."""
@@ -106,7 +106,7 @@ def agreement(directory: Path, num_classes: int, is_out_of_sample: bool) -> Agre
 
 @contextmanager
 def _connection(directory: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    spill = directory / FOLDER / "sorting"
+    spill = directory / PARTS_FOLDER / "sorting"
     with duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)}) as connection:
         # Not by DuckDB's own reader: to it `[`, `*` and `name=value` in a path mean something.
         connection.register("parts", pyarrow.dataset.dataset([str(path) for path in part_files(directory)]))
@@ -124,12 +124,12 @@ def _check_rows(connection: duckdb.DuckDBPyConnection, directory: Path, total: i
     rows, images = connection.execute("SELECT count(*), count(DISTINCT position) FROM parts").fetchall()[0]
     if (rows, images) != (total, total):
         raise ValueError(
-            f"Expected the parts in {str(directory / FOLDER)!r} to hold each of {total} images once, but they hold "
-            f"{rows} rows of {images} images. Remove that folder, and run the same again."
+            f"Expected the parts in {str(directory / PARTS_FOLDER)!r} to hold each of {total} images once, but they "
+            f"hold {rows} rows of {images} images. Remove that folder, and run the same again."
         )
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, select: str, path: Path) -> None:
-    with put_in_place(path) as temporary:
+    with atomic_path(path) as temporary:
         text = str(temporary).replace("'", "''")
         connection.execute(f"COPY ({select}) TO '{text}' (FORMAT parquet)")

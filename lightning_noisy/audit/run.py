@@ -10,7 +10,7 @@ from typing import cast
 import lightning.pytorch as L
 import pyarrow as pa
 
-from lightning_noisy.audit.issues.found import Found
+from lightning_noisy.audit.issues.findings import IssueFindings
 from lightning_noisy.audit.issues_csv import write_issues
 from lightning_noisy.audit.label_audit import LabelAudit
 from lightning_noisy.audit.ranking import agreement, label_sums, write_ranking
@@ -20,11 +20,11 @@ from lightning_noisy.data import NoisyImageDataModule
 from lightning_noisy.inference import parts
 from lightning_noisy.inference.images import AllImages, unique_over_splits
 
-FILES = (SUMMARY_FILE, *RESULT_FILES)
+AUDIT_FILES = (SUMMARY_FILE, *RESULT_FILES)
 
 
 @dataclass(frozen=True)
-class Look:
+class LabelScan:
     """What a look at all labels has given, beside the parts in the folder.
 
     Args:
@@ -37,7 +37,7 @@ class Look:
 
     images: int
     issues: pa.Table | None = None
-    found: Found | None = None
+    found: IssueFindings | None = None
     errors: Share | None = None
 
 
@@ -63,7 +63,7 @@ class AuditRun:
     folds: int
     probabilities: bool
 
-    def make(self, output: str | Path | None, look_at_all: Callable[[Path], Look]) -> LabelAudit:
+    def make(self, output: str | Path | None, look_at_all: Callable[[Path], LabelScan]) -> LabelAudit:
         """The finished audit; one that was killed goes on, one that is finished is not made again.
 
         Args:
@@ -76,13 +76,13 @@ class AuditRun:
         temporary = tempfile.TemporaryDirectory(prefix="lightning-noisy-audit-") if output is None else None
         directory = Path(output or cast(tempfile.TemporaryDirectory, temporary).name).expanduser()
         if not self._is_finished(directory):
-            parts.begin(directory, f"{self.audit_id} {self.probabilities}", self.trainer.is_global_zero, FILES)
+            parts.begin(directory, f"{self.audit_id} {self.probabilities}", self.trainer.is_global_zero, AUDIT_FILES)
             look = look_at_all(directory)
             if self.trainer.is_global_zero:
                 self._finish(directory, look)
             self.trainer.strategy.barrier()
         if self.trainer.is_global_zero:
-            shutil.rmtree(directory / parts.FOLDER, ignore_errors=True)
+            shutil.rmtree(directory / parts.PARTS_FOLDER, ignore_errors=True)
         return LabelAudit(directory, self.images.splits, temporary)
 
     def _is_finished(self, directory: Path) -> bool:
@@ -96,7 +96,7 @@ class AuditRun:
             )
         return audit.summary.has_probabilities or not self.probabilities
 
-    def _finish(self, directory: Path, look: Look) -> None:
+    def _finish(self, directory: Path, look: LabelScan) -> None:
         """From the parts to the files that stay."""
         names = self.datamodule.class_names
         write_ranking(directory, names, look.images, self.probabilities, look.issues)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_noisy.audit.issues.found import Found
+from lightning_noisy.audit.issues.findings import IssueFindings
 from lightning_noisy.audit.schema import SUMMARY_FILE
 from lightning_noisy.utils.atomic_files import write_text
 
@@ -139,7 +139,7 @@ class AuditSummary:
     source: dict[str, Any] = field(default_factory=dict)
     judge: str = "the trained model"
     agreement: Agreement | None = None
-    found: Found | None = None
+    found: IssueFindings | None = None
 
     @property
     def findings(self) -> list[str]:
@@ -198,7 +198,7 @@ class AuditSummary:
                 "classes": [ClassErrors(**{**each, "errors": Share(**each["errors"])}) for each in values["classes"]],
                 "pairs": [SuspectPair(**each) for each in values["pairs"]],
                 "agreement": Agreement(**values["agreement"]) if values.get("agreement") else None,
-                "found": Found.from_dict(values["found"]) if values.get("found") else None,
+                "found": IssueFindings.from_dict(values["found"]) if values.get("found") else None,
             }
         )
 

@@ -22,11 +22,11 @@ from lightning_noisy.audit.report.wandb_table import log_suspicious_images
 from lightning_noisy.cli.apply_command import run_apply
 from lightning_noisy.cli.launching import other_processes
 from lightning_noisy.cli.parser import AUDIT_COMMANDS, OneSentenceErrors
-from lightning_noisy.export.card import plain_text
 from lightning_noisy.export.checkpoints import read_run_config
 from lightning_noisy.features import extract_features
-from lightning_noisy.features.table import FILES as FEATURE_FILES
+from lightning_noisy.features.table import FEATURE_FILES
 from lightning_noisy.utils import PROGRAM
+from lightning_noisy.utils.text import plain_text
 
 SHOWN_PAIRS = 10
 BACKBONE_HELP = "a pretrained network, timm:NAME, timm:local-dir:DIR or hf:REPO_OR_DIR."

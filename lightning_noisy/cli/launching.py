@@ -18,7 +18,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch.distributed import DistNetworkError
 
-FOLDER = "LIGHTNING_NOISY_LOGS"
+LOGS_VARIABLE = "LIGHTNING_NOISY_LOGS"
 """The variable by which the first process tells the others where to write."""
 
 
@@ -34,7 +34,7 @@ def other_processes(trainer: Any) -> Iterator[None]:
         return
     if "LOCAL_RANK" not in os.environ:
         folder = Path(trainer.default_root_dir) / "logs"
-        os.environ[FOLDER] = str(folder.absolute())
+        os.environ[LOGS_VARIABLE] = str(folder.absolute())
         rank_zero_info(f"What the other processes say goes to {folder / 'rank_*.log'}.")
     try:
         yield
@@ -45,14 +45,14 @@ def other_processes(trainer: Any) -> Iterator[None]:
 
 
 @contextmanager
-def own_file() -> Iterator[None]:
+def redirect_rank_output() -> Iterator[None]:
     """In one of the other processes: all that it says goes to its file, and that it has failed to the terminal too."""
     rank = int(os.environ.get("LOCAL_RANK", 0))
-    if not os.environ.get(FOLDER) or rank == 0:
+    if not os.environ.get(LOGS_VARIABLE) or rank == 0:
         yield
         return
     node = int(os.environ.get("NODE_RANK", 0))
-    path = Path(os.environ[FOLDER]) / (f"node_{node}_rank_{rank}.log" if node else f"rank_{rank}.log")
+    path = Path(os.environ[LOGS_VARIABLE]) / (f"node_{node}_rank_{rank}.log" if node else f"rank_{rank}.log")
     terminal = _redirect_output(path)
     threading.Thread(target=_end_with_the_first, args=(os.getppid(),), daemon=True).start()
     try:

@@ -15,16 +15,16 @@ from torch.distributed import DistNetworkError
 
 from lightning_noisy._version import __version__
 from lightning_noisy.cli import audit_commands, export_commands
-from lightning_noisy.cli.launching import launching_sentence, other_processes, own_file
+from lightning_noisy.cli.launching import launching_sentence, other_processes, redirect_rank_output
 from lightning_noisy.cli.parser import AUDIT_COMMANDS, HUB_COMMANDS, OneSentenceErrors, mistakes_in_one_sentence
 from lightning_noisy.cli.upstream_messages import (
-    leave_out_bars_of_transformers,
-    leave_out_upstream_messages,
-    tell_own_warnings_plainly,
+    format_own_warnings,
+    silence_bars_of_transformers,
+    silence_upstream_messages,
 )
 from lightning_noisy.hub import PushError
 from lightning_noisy.training.callbacks.run_files import PredictionFile, RunFiles
-from lightning_noisy.training.callbacks.run_recorder import CONFIG_KEY
+from lightning_noisy.training.callbacks.run_recorder import CLI_CONFIG_KEY
 from lightning_noisy.training.checkpoint_io import LastCheckpoint
 from lightning_noisy.training.loggers.wandb_runs import recipe_name
 from lightning_noisy.utils import PROGRAM
@@ -50,7 +50,7 @@ class SaveFitConfig(SaveConfigCallback):
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         called = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
-        checkpoint[CONFIG_KEY] = audit_commands.kept_config(called)
+        checkpoint[CLI_CONFIG_KEY] = audit_commands.kept_config(called)
 
 
 class NoisyCLI(LightningCLI):
@@ -97,7 +97,7 @@ class OneSentenceParser(OneSentenceErrors, LightningArgumentParser):
 
 def main(args: ArgsType = None, run: bool = True) -> NoisyCLI:
     """Parses the arguments (``sys.argv`` by default) and runs the subcommand."""
-    with own_file():
+    with redirect_rank_output():
         return NoisyCLI(
             L.LightningModule,
             L.LightningDataModule,
@@ -136,9 +136,9 @@ def train_fold(config: dict[str, Any], datamodule: L.LightningDataModule, direct
 
 def console_script() -> None:
     """Runs a command: a mistake in the data or the options ends in its sentence, without a traceback."""
-    leave_out_upstream_messages()
-    leave_out_bars_of_transformers()
-    tell_own_warnings_plainly()
+    silence_upstream_messages()
+    silence_bars_of_transformers()
+    format_own_warnings()
     first = sys.argv[1] if len(sys.argv) > 1 else ""
     try:
         with mistakes_in_one_sentence(
@@ -147,7 +147,7 @@ def console_script() -> None:
             if first in HUB_COMMANDS:
                 export_commands.run(sys.argv[1:])
             elif first in AUDIT_COMMANDS:
-                with own_file():
+                with redirect_rank_output():
                     audit_commands.run(sys.argv[1:], train_fold)
             else:
                 main()

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from lightning_noisy._version import __version__
 from lightning_noisy.cli.parser import AUDIT_COMMANDS, FIT_COMMANDS, HUB_COMMANDS, mistakes_in_one_sentence
-from lightning_noisy.cli.upstream_messages import leave_out_upstream_messages
+from lightning_noisy.cli.upstream_messages import silence_upstream_messages
 from lightning_noisy.utils import PROGRAM
 
 COMMANDS = {**FIT_COMMANDS, **AUDIT_COMMANDS, **HUB_COMMANDS}
@@ -40,7 +40,7 @@ def _without_lightning(command: str) -> None:
     """Those that copy what lies on the disk; a checkpoint that is pushed is exported first, by all that it takes."""
     from lightning_noisy.hub.commit import PushError
 
-    leave_out_upstream_messages()
+    silence_upstream_messages()
     with mistakes_in_one_sentence(PushError):
         if command == "apply":
             from lightning_noisy.cli.apply_command import run_apply

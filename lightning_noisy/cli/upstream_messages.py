@@ -24,7 +24,7 @@ WARNINGS = (
 LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero")
 
 
-def leave_out_upstream_messages() -> None:
+def silence_upstream_messages() -> None:
     """Leaves them out of this program from here on; all else is said as before."""
     for name in LOGGERS:
         logging.getLogger(name).addFilter(_is_of_use)
@@ -32,7 +32,7 @@ def leave_out_upstream_messages() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
-def leave_out_bars_of_transformers() -> None:
+def silence_bars_of_transformers() -> None:
     """Of loading and writing weights that lie on the disk; those of downloads stay."""
     from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
     from transformers.utils.logging import disable_progress_bar
@@ -43,7 +43,7 @@ def leave_out_bars_of_transformers() -> None:
         enable_progress_bars()
 
 
-def tell_own_warnings_plainly() -> None:
+def format_own_warnings() -> None:
     """Tells a warning of this package without its place in the code. Lightning, when imported, sets its own way."""
     told = warnings.formatwarning
 

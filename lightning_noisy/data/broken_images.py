@@ -17,12 +17,13 @@ from rich.progress import track
 
 from lightning_noisy.data.class_labels import check_every_class_has_images
 from lightning_noisy.data.labelled_images import LabelledImages
+from lightning_noisy.utils.atomic_files import write_text
 
 SHOW_PROGRESS_FROM = 2000
 
 
 @dataclass(frozen=True)
-class Look:
+class ImageScan:
     """What a look at all ``N`` images of a split has found.
 
     Args:
@@ -34,7 +35,7 @@ class Look:
     digests: np.ndarray
 
 
-def look_at_images(images: LabelledImages, split: str) -> Look:
+def scan_images(images: LabelledImages, split: str) -> ImageScan:
     """Decodes every image once; the result is cached and read again while no file has changed.
 
     The cache lies in ``LIGHTNING_NOISY_CACHE``, by default ``~/.cache/lightning_noisy``.
@@ -44,11 +45,11 @@ def look_at_images(images: LabelledImages, split: str) -> Look:
         split: Its name, for the progress bar.
     """
     if not images.store.needs_scan:
-        return Look({}, np.zeros(len(images), dtype=np.uint64))
+        return ImageScan({}, np.zeros(len(images), dtype=np.uint64))
     fingerprint = images.store.fingerprint(np.asarray(images.rows))
     found = cached(f"images-{fingerprint}", lambda: _decode_all(images, f"Looking at the {split} images"))
     broken = {int(index): reason for index, reason in found["broken"].items()}
-    return Look(broken, np.frombuffer(bytes.fromhex(found["digests"]), ">u8").astype(np.uint64))
+    return ImageScan(broken, np.frombuffer(bytes.fromhex(found["digests"]), ">u8").astype(np.uint64))
 
 
 def cached(name: str, compute: Callable[[], Any]) -> Any:
@@ -65,20 +66,18 @@ def cached(name: str, compute: Callable[[], Any]) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     found = compute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(found), encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, json.dumps(found))
     return found
 
 
 def leave_out_broken(
-    splits: dict[str, LabelledImages], looks: Mapping[str, Look], source: str, on_broken: str, trainer: Any
+    splits: dict[str, LabelledImages], scans: Mapping[str, ImageScan], source: str, on_broken: str, trainer: Any
 ) -> dict[str, LabelledImages]:
     """The splits without images that can't be decoded; those are listed in ``broken_images.csv`` beside the logs.
 
     Args:
         splits: By name.
-        looks: At each of them.
+        scans: At each of them.
         source: The user's name for the data, for messages.
         on_broken: ``"error"`` or ``"skip"``.
         trainer: The Trainer, which knows where the logs are; ``None`` writes into the working directory.
@@ -86,7 +85,7 @@ def leave_out_broken(
     Raises:
         ValueError: If one is broken and ``on_broken`` is ``"error"``, or a class has no image left.
     """
-    reasons = {split: looks[split].broken for split in splits}
+    reasons = {split: scans[split].broken for split in splits}
     count = sum(len(broken) for broken in reasons.values())
     if count == 0:
         return splits

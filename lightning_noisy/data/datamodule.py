@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_noisy.data.arguments import check_clean_splits, check_datamodule_arguments, check_on_empty_class
-from lightning_noisy.data.broken_images import Look, leave_out_broken, look_at_images
+from lightning_noisy.data.broken_images import ImageScan, leave_out_broken, scan_images
 from lightning_noisy.data.class_labels import (
     check_every_class_has_images,
     count_checked_labels,
@@ -28,7 +28,7 @@ from lightning_noisy.data.class_labels import (
     wrong_share,
 )
 from lightning_noisy.data.description import arguments_of, describe
-from lightning_noisy.data.findings import FINDINGS_FILE, find_what_is_odd, tell_findings, write_findings
+from lightning_noisy.data.findings import FINDINGS_FILE, collect_findings, show_findings, write_findings
 from lightning_noisy.data.labelled_images import LabelledImages
 from lightning_noisy.data.loader import (
     EpochSampler,
@@ -229,7 +229,7 @@ class NoisyImageDataModule(L.LightningDataModule):
     def prepare_data(self) -> None:
         """Looks at every image once (cached), so that ``setup`` knows the broken ones."""
         for split, images in self.splits.items():
-            look_at_images(images, split)
+            scan_images(images, split)
 
     def setup(self, stage: str) -> None:
         """Leaves out or refuses broken images and builds the transforms from the backbone's own data config.
@@ -241,28 +241,28 @@ class NoisyImageDataModule(L.LightningDataModule):
             ValueError: If an image is broken and ``on_broken`` is ``"error"``.
         """
         if not self._datasets:
-            looks = {split: look_at_images(images, split) for split, images in self.splits.items()}
-            splits = leave_out_broken(self.splits, looks, self.source, self.on_broken, self.trainer)
+            scans = {split: scan_images(images, split) for split, images in self.splits.items()}
+            splits = leave_out_broken(self.splits, scans, self.source, self.on_broken, self.trainer)
             if stage == "fit" and not self._is_told:
-                self._tell_findings(looks)
+                self._tell_findings(scans)
             config = data_config_for(self.trainer, self.image_size)
             for split, images in splits.items():
                 augmentation = self._augmentation if split == "train" else None
                 self._datasets[split] = ImageDataset(images, make_transform(config, augmentation), self.seed)
             self.evaluation_transform = make_transform(config, None)
 
-    def _tell_findings(self, looks: dict[str, Look]) -> None:
+    def _tell_findings(self, scans: dict[str, ImageScan]) -> None:
         self._is_told = True
         trainer: Any = self.trainer
         log_dir = trainer.log_dir if trainer is not None and trainer.loggers else None  # asks all processes
         if trainer is not None and (not trainer.is_global_zero or trainer.fast_dev_run):
             return
-        findings = find_what_is_odd(self.splits, looks, self.source, self._not_read)
+        findings = collect_findings(self.splits, scans, self.source, self._not_read)
         file = None if log_dir is None else Path(log_dir) / FINDINGS_FILE
         if file is not None:
             write_findings(findings, file)
         if trainer is None or trainer.progress_bar_callback is not None:
-            tell_findings(findings, Console(), file)
+            show_findings(findings, Console(), file)
 
     def train_dataloader(self) -> DataLoader:
         dataset = self._datasets["train"]

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lightning_noisy.data.broken_images import Look
+from lightning_noisy.data.broken_images import ImageScan
 from lightning_noisy.data.labelled_images import LabelledImages
 from lightning_noisy.data.similar_classes import similar_names, spelling_key
 
@@ -59,9 +59,9 @@ class Findings:
     not_read: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
 
 
-def find_what_is_odd(
+def collect_findings(
     splits: Mapping[str, LabelledImages],
-    looks: Mapping[str, Look],
+    scans: Mapping[str, ImageScan],
     source: str,
     not_read: Mapping[str, Mapping[str, tuple[int, str]]] | None = None,
 ) -> Findings:
@@ -69,13 +69,13 @@ def find_what_is_odd(
 
     Args:
         splits: By name; ``train`` is among them.
-        looks: At each of them.
+        scans: At each of them.
         source: The user's name for the data.
         not_read: By split, what :class:`~lightning_noisy.data.readers.base.RawSplit` tells of files that are no images.
     """
     names = splits["train"].class_names
     counts = {split: np.bincount(images.noisy_labels, minlength=len(names)) for split, images in splits.items()}
-    reasons = {split: list(looks[split].broken.values()) for split in splits}
+    reasons = {split: list(scans[split].broken.values()) for split in splits}
     not_opened = {split: sum(why.startswith(NOT_OPENED) for why in found) for split, found in reasons.items()}
     return Findings(
         source,
@@ -83,7 +83,7 @@ def find_what_is_odd(
         {name: {split: int(counts[split][k]) for split in splits} for k, name in enumerate(names)},
         not_opened,
         {split: len(found) - not_opened[split] for split, found in reasons.items()},
-        _same_bytes_under_two_labels(splits, looks),
+        _same_bytes_under_two_labels(splits, scans),
         [*_suspicious_classes(names), *_suspicious_files(splits)],
         {
             split: {kind: {"files": number, "first": first} for kind, (number, first) in kinds.items()}
@@ -127,7 +127,7 @@ def findings_table(findings: Findings) -> Table:
     return table
 
 
-def tell_findings(findings: Findings, console: Console, file: Path | None) -> None:
+def show_findings(findings: Findings, console: Console, file: Path | None) -> None:
     """Prints the source, the table, what is suspicious, and where the file with all of it lies."""
     console.print(f"The images of {findings.source}", markup=False, highlight=False, soft_wrap=True)
     console.print(findings_table(findings))
@@ -152,9 +152,9 @@ def write_findings(findings: Findings, path: Path) -> None:
 
 
 def _same_bytes_under_two_labels(
-    splits: Mapping[str, LabelledImages], looks: Mapping[str, Look]
+    splits: Mapping[str, LabelledImages], scans: Mapping[str, ImageScan]
 ) -> list[list[dict[str, str]]]:
-    digests = np.concatenate([looks[split].digests for split in splits])
+    digests = np.concatenate([scans[split].digests for split in splits])
     labels = np.concatenate([images.noisy_labels for images in splits.values()])
     split_of_row = np.concatenate([np.full(len(images), split) for split, images in splits.items()])
     ids = pa.chunked_array([images.ids for images in splits.values()], pa.string())

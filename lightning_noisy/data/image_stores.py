@@ -145,11 +145,6 @@ def is_utf8(path: str) -> bool:
     return path.isascii() or not any("\ud800" <= character <= "\udfff" for character in path)
 
 
-def readable(path: str) -> str:
-    """A path of the file system as text: ``caf\\xe9.png`` where it is not UTF-8."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
 def to_rgb(image: Image.Image) -> Image.Image:
     """Decodes an image that was just opened into RGB: upright, transparency on white, 16-bit grey scaled to 8 bits."""
     ImageOps.exif_transpose(image, in_place=True)

@@ -2,7 +2,6 @@
 
 import json
 import re
-import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,10 @@ from lightning_noisy.export.snippets import (
 )
 from lightning_noisy.export.trained_model import TrainedModel
 from lightning_noisy.run_record import CARD_TAG, as_numbers
+from lightning_noisy.utils.text import plain_text
 
 MOST_CLASSES = 50
 MOST_ROWS = 20
-LONGEST_TEXT = 200
 """Characters of a text of the user's, a class name for instance, that the card shows."""
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#|~$!@])")
@@ -142,13 +141,6 @@ def markdown_text(value: Any) -> str:
     """A text of the user's for a line of Markdown or a cell of a table: no HTML, no markup, no line break."""
     escaped = plain_text(str(value)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _SPECIAL.sub(r"\\\1", escaped).replace("://", r"\://").replace("www.", r"www\.")
-
-
-def plain_text(value: str) -> str:
-    """One line without control and direction characters, cut where it is very long."""
-    spaced = " ".join(value.split())
-    visible = "".join(c for c in spaced if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co"))
-    return visible if len(visible) <= LONGEST_TEXT else visible[: LONGEST_TEXT - 1] + "…"
 
 
 def base_on_hub(trained: TrainedModel, options: CardOptions) -> str:

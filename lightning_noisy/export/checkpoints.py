@@ -16,10 +16,10 @@ from lightning_noisy.hf import NoisyForImageClassification, NoisyImageClassifica
 from lightning_noisy.models import adapter_config, adapter_files, base_model_of
 from lightning_noisy.models.fingerprint import frozen_fingerprint
 from lightning_noisy.models.transformers_models import load_classifier, read_config, source_of
-from lightning_noisy.noise.files import CONFIG_FILE, WEIGHTS_FILE, load_noise_layer
+from lightning_noisy.noise.files import NOISE_CONFIG_FILE, NOISE_WEIGHTS_FILE, load_noise_layer
 from lightning_noisy.run_record import RECORD_FILE, RunRecord, read_record
 from lightning_noisy.training import NoisyImageClassifier
-from lightning_noisy.training.callbacks.run_recorder import CHECKPOINT_KEY, CONFIG_KEY
+from lightning_noisy.training.callbacks.run_recorder import CLI_CONFIG_KEY, RUN_RECORD_KEY
 from lightning_noisy.utils.trusted_names import expect_trusted_names
 
 LIGHTNING_SHARDS = "meta.pt"
@@ -78,7 +78,7 @@ def read_run_config(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path).expanduser()
     path = path / LIGHTNING_SHARDS if path.is_dir() else path
-    config = _read_file(path).get(CONFIG_KEY) or {} if path.is_file() else {}
+    config = _read_file(path).get(CLI_CONFIG_KEY) or {} if path.is_file() else {}
     expect_trusted_names(config, str(path))
     return config
 
@@ -93,14 +93,14 @@ def _from_lightning(checkpoint: Mapping[str, Any], path: Path, merge: bool) -> T
         )
     module = NoisyImageClassifier(**{name: value for name, value in hparams.items() if not name.startswith("_")})
     module.load_state_dict(checkpoint["state_dict"])
-    module.loaded_record = RunRecord.from_dict(checkpoint.get(CHECKPOINT_KEY) or {})
+    module.loaded_record = RunRecord.from_dict(checkpoint.get(RUN_RECORD_KEY) or {})
     return resolve_model(module, merge)
 
 
 def _from_saved_model(folder: Path, merge: bool, base_model: str | None) -> TrainedModel:
     config, _ = read_config(str(folder), {})
     if isinstance(config, NoisyImageClassificationConfig):
-        if (folder / adapter_files.CONFIG_FILE).is_file():
+        if (folder / adapter_files.ADAPTER_CONFIG_FILE).is_file():
             return resolve_adapted(_adapted_model(folder, config, base_model), merge)
         return resolve_model(_noisy_model(folder, config), merge)
     model: Any = load_classifier(str(folder), str(folder), config)
@@ -109,8 +109,8 @@ def _from_saved_model(folder: Path, merge: bool, base_model: str | None) -> Trai
         _check_base(model, record, base_model_of(model), folder)
     trained = resolve_model(model, merge)
     trained.record = dataclasses.replace(record, adapter={**trained.record.adapter, **record.adapter})
-    if (folder / CONFIG_FILE).is_file() and (folder / WEIGHTS_FILE).is_file():
-        trained.noise_layer = load_noise_layer(folder / CONFIG_FILE, folder / WEIGHTS_FILE)
+    if (folder / NOISE_CONFIG_FILE).is_file() and (folder / NOISE_WEIGHTS_FILE).is_file():
+        trained.noise_layer = load_noise_layer(folder / NOISE_CONFIG_FILE, folder / NOISE_WEIGHTS_FILE)
     return trained
 
 
@@ -118,14 +118,14 @@ def _adapted_model(
     folder: Path, config: NoisyImageClassificationConfig, base_model: str | None
 ) -> NoisyForImageClassification:
     """The noisy model that PEFT was put around, its layers in it, from what the Trainer has saved of it."""
-    spec = adapter_files.read_adapter(folder / adapter_files.CONFIG_FILE)
-    base = base_model or adapter_files.base_of(spec, folder / adapter_files.CONFIG_FILE)
+    spec = adapter_files.read_adapter(folder / adapter_files.ADAPTER_CONFIG_FILE)
+    base = base_model or adapter_files.base_of(spec, folder / adapter_files.ADAPTER_CONFIG_FILE)
     native: Any = load_classifier(base, source_of(base), config.backbone_config, options={"dtype": config.dtype})
     model: Any = NoisyForImageClassification(config, native)
-    adapter_files.load_adapter(model, spec, folder / adapter_files.WEIGHTS_FILE)
+    adapter_files.load_adapter(model, spec, folder / adapter_files.ADAPTER_WEIGHTS_FILE)
     model.load_companions(folder)
     if model.noise_layer is not None:
-        layer = load_noise_layer(folder / CONFIG_FILE, folder / WEIGHTS_FILE)
+        layer = load_noise_layer(folder / NOISE_CONFIG_FILE, folder / NOISE_WEIGHTS_FILE)
         model.noise_layer.load_state_dict(layer.state_dict())
     _check_base(model.backbone, model.run_record, base, folder)
     return model
@@ -207,6 +207,6 @@ def _what_is_there(path: Path) -> str:
     )
     if inside:
         return f"is a folder with checkpoints. Did you mean {str(inside[-1])!r}?"
-    if (path / adapter_files.CONFIG_FILE).is_file():
+    if (path / adapter_files.ADAPTER_CONFIG_FILE).is_file():
         return "holds a PEFT adapter without the config.json of the model under it. Give the model instead of the path."
     return "holds neither a checkpoint of Lightning nor a config.json."

@@ -17,20 +17,20 @@ from lightning_noisy.export.noise_estimate import COUNTS_FILE, MATRIX_FILE, esti
 from lightning_noisy.export.trained_model import Source, TrainedModel, resolve_model
 from lightning_noisy.models import adapter_files
 from lightning_noisy.models.fingerprint import frozen_fingerprint
-from lightning_noisy.noise.files import CONFIG_FILE, WEIGHTS_FILE, save_noise_layer
+from lightning_noisy.noise.files import NOISE_CONFIG_FILE, NOISE_WEIGHTS_FILE, save_noise_layer
 from lightning_noisy.noise.matrix import write_transition_matrix
 from lightning_noisy.pictures import draw_transition_matrices
 from lightning_noisy.run_record import RECORD_FILE, write_record
 
 PICTURE_FILE = "transition_matrix.png"
-OUR_FILES = (CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, MATRIX_FILE, COUNTS_FILE, PICTURE_FILE, RECORD_FILE)
+OUR_FILES = (CARD_FILE, NOISE_CONFIG_FILE, NOISE_WEIGHTS_FILE, MATRIX_FILE, COUNTS_FILE, PICTURE_FILE, RECORD_FILE)
 """What lies beside the model; its own files are timm's or transformers'."""
 MODEL_FILES = (
     "model.safetensors",
     "preprocessor_config.json",
     "processor_config.json",
-    adapter_files.CONFIG_FILE,
-    adapter_files.WEIGHTS_FILE,
+    adapter_files.ADAPTER_CONFIG_FILE,
+    adapter_files.ADAPTER_WEIGHTS_FILE,
 )
 """Of the model itself, those that not every export has."""
 

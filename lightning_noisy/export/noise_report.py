@@ -20,10 +20,9 @@ from lightning_noisy.export.noise_estimate import (
 )
 from lightning_noisy.noise.matrix import write_transition_matrix
 from lightning_noisy.pictures import draw_transition_matrices
+from lightning_noisy.utils.text import spreadsheet_cell
 
 SHOWN_CLASSES = 20
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-"""A spreadsheet takes a cell that begins so for a formula."""
 
 
 def noise_of_checkpoint(path: str | Path, most_pairs: int = 10) -> tuple[NoiseEstimate, list[str]]:
@@ -124,4 +123,4 @@ def _write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]
 def _cell(value: Any) -> Any:
     if isinstance(value, float):
         return f"{value:.6g}"
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+    return spreadsheet_cell(value)

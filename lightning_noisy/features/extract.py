@@ -18,7 +18,7 @@ from torch import nn
 
 from lightning_noisy import models
 from lightning_noisy.data.datamodule import NoisyImageDataModule
-from lightning_noisy.features.table import FILES, INFO_FILE, Features, read_features, write_features
+from lightning_noisy.features.table import FEATURE_FILES, INFO_FILE, Features, read_features, write_features
 from lightning_noisy.inference import parts
 from lightning_noisy.inference.facts import FACTS_SCHEMA, read_facts
 from lightning_noisy.inference.images import AllImages, unique_over_splits
@@ -89,7 +89,7 @@ def extract_features(
     directory = Path(output).expanduser()
     key = _key(module, images, datamodule, trainer)
     if not _is_finished(directory, key, str(output)):
-        parts.begin(directory, key, trainer.is_global_zero, FILES)
+        parts.begin(directory, key, trainer.is_global_zero, FEATURE_FILES)
         size = feature_size(module.extractor, input_size(module, datamodule))
         own = datamodule.with_splits(images.splits)
         predict(trainer, module, EveryImage(own, images, np.ones(len(images), dtype=bool), directory), _schema(size))
@@ -98,7 +98,7 @@ def extract_features(
             _assemble(directory, images, size, {"key": key, "backbone": name, **_settings(module, datamodule, trainer)})
         trainer.strategy.barrier()
     if trainer.is_global_zero:
-        shutil.rmtree(directory / parts.FOLDER, ignore_errors=True)
+        shutil.rmtree(directory / parts.PARTS_FOLDER, ignore_errors=True)
     return read_features(directory)
 
 
@@ -121,7 +121,7 @@ def extract_within_fit(
     is_there = _key_in(output) == key
     trainer.strategy.barrier()  # all have looked before the first one replaces what is there
     if not is_there:
-        parts.begin(output, key, trainer.is_global_zero, FILES)
+        parts.begin(output, key, trainer.is_global_zero, FEATURE_FILES)
         data = EveryImage(datamodule.with_splits(images.splits), images, np.ones(len(images), dtype=bool), output)
         data.trainer = trainer
         data.setup("predict")
@@ -141,7 +141,7 @@ def extract_within_fit(
             _assemble(
                 output, images, size, {"key": key, "backbone": "of the fit", **_settings(module, datamodule, trainer)}
             )
-            shutil.rmtree(output / parts.FOLDER, ignore_errors=True)
+            shutil.rmtree(output / parts.PARTS_FOLDER, ignore_errors=True)
         trainer.strategy.barrier()
     return read_features(output)
 

@@ -18,7 +18,7 @@ from lightning_noisy.inference.images import unique_over_splits
 from lightning_noisy.models.features import FeatureExtractor
 from lightning_noisy.training.classifier import NoisyImageClassifier
 
-FOLDER = "features"
+DEFAULT_FOLDER = "features"
 TOLERANCE = 1e-3
 """By how much logits from features may differ from those of images, relative to the largest."""
 
@@ -53,7 +53,7 @@ class FrozenFeatures(L.Callback):
         training = pl_module.backbone.training
         extractor = FeatureExtractor(pl_module.backbone)
         module = FeatureModule(extractor).to(trainer.strategy.root_device)  # in eval mode
-        folder = Path(self.directory or Path(trainer.default_root_dir) / FOLDER).expanduser()
+        folder = Path(self.directory or Path(trainer.default_root_dir) / DEFAULT_FOLDER).expanduser()
         try:
             size = input_size(module, datamodule)
             if not _head_gives_the_logits(extractor, size):

@@ -16,12 +16,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lightning_noisy.inference.facts import FACTS_SCHEMA
-from lightning_noisy.utils.atomic_files import put_in_place, write_table, write_text
+from lightning_noisy.utils.atomic_files import atomic_path, write_table, write_text
 
 FEATURES_FILE = "features.safetensors"
 IMAGES_FILE = "images.parquet"
 INFO_FILE = "features.json"
-FILES = (INFO_FILE, FEATURES_FILE, IMAGES_FILE)
+FEATURE_FILES = (INFO_FILE, FEATURES_FILE, IMAGES_FILE)
 """The first is written last: it says that the others are whole."""
 TENSOR = "features"
 FORMAT_VERSION = 2
@@ -98,7 +98,7 @@ def write_features(
         parts: Rows (M,) and their features (M, D) float16, each row once.
         info: As of :class:`Features`.
     """
-    with put_in_place(directory / FEATURES_FILE) as temporary:
+    with atomic_path(directory / FEATURES_FILE) as temporary:
         values = _new_tensor_file(temporary, (len(images), size))
         for rows, part in parts:
             values[rows] = part

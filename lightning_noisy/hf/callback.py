@@ -8,13 +8,13 @@ from typing import Any, cast
 import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import DEFAULT_CALLBACKS, TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 from transformers.utils import logging
 
 from lightning_noisy import models
 from lightning_noisy.hf.arguments import check_arguments, check_columns
-from lightning_noisy.hf.following import (
+from lightning_noisy.hf.epoch_state import (
     STATE_KEY,
     check_processes,
     exported_counts,
@@ -37,7 +37,7 @@ LOST_BELOW = 0.01
 GENERIC_NAMES = ("imagefolder", "parquet", "csv", "json", "arrow", "webdataset", "generator")
 """What `datasets` calls data that lie in files, which says nothing."""
 
-HYPERPARAMETERS = (
+RECORDED_ARGUMENTS = (
     "learning_rate",
     "weight_decay",
     "optim",
@@ -56,11 +56,18 @@ HYPERPARAMETERS = (
 """The training arguments that the record keeps."""
 
 
+def add_to_every_trainer() -> None:
+    """Trainers that are made from now on get the callback: the plain one can't learn otherwise what a model needs."""
+    registered = cast(list[type[TrainerCallback]], DEFAULT_CALLBACKS)
+    if NoiseLayerCallback not in registered:
+        registered.append(NoiseLayerCallback)
+
+
 class NoiseLayerCallback(TrainerCallback, ExportableState):
     """Tells a :class:`NoisyForImageClassification` the epoch and keeps the record of its training.
 
-    Every Trainer gets one when ``lightning_noisy.hf`` is imported, the plain one too; it leaves other models alone. It
-    adds ``noise/estimated_rate`` (the share of the training labels with which the network disagrees, last epoch),
+    Where a program makes such a model every Trainer gets one, the plain one too; it leaves other models alone. It adds
+    ``noise/estimated_rate`` (the share of the training labels with which the network disagrees, last epoch),
     ``noise/trace`` (of the layer's transition matrix) and ``noise/share`` (the layer's share of the loss) to the
     training logs.
 
@@ -286,7 +293,7 @@ def _take_processor(model: NoisyForImageClassification, processor: Any) -> None:
 def _hyperparameters(args: TrainingArguments) -> dict[str, Any]:
     """Those that were used: what is off or not set is left out."""
     batch_size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    found = {name: _plain(getattr(args, name, None)) for name in HYPERPARAMETERS}
+    found = {name: _plain(getattr(args, name, None)) for name in RECORDED_ARGUMENTS}
     used = {name: value for name, value in found.items() if name == "seed" or value not in (None, False, 0, -1, "")}
     return {"total_batch_size": batch_size, **used}
 

@@ -19,7 +19,7 @@ from lightning_noisy.models.transformers_models import (
 )
 from lightning_noisy.noise import NoiseConfig, NoiseLayer
 from lightning_noisy.noise.config import resolve_noise_config
-from lightning_noisy.noise.files import CONFIG_FILE, WEIGHTS_FILE, load_noise_layer
+from lightning_noisy.noise.files import NOISE_CONFIG_FILE, NOISE_WEIGHTS_FILE, load_noise_layer
 
 _HAS_ONE = (
     "Expected argument `backbone` to be a plain image classifier, but {name} has a noise layer already. Train on from "
@@ -89,12 +89,12 @@ def _exported_layer(name: str, options: Mapping[str, Any]) -> NoiseLayer:
     source = source_of(name)
     config_file, weights_file = (
         cached_file(source, file, **options, _raise_exceptions_for_missing_entries=False)
-        for file in (CONFIG_FILE, WEIGHTS_FILE)
+        for file in (NOISE_CONFIG_FILE, NOISE_WEIGHTS_FILE)
     )
     if config_file is None or weights_file is None:
         raise ValueError(
-            f"Expected {name!r} to hold {CONFIG_FILE} and {WEIGHTS_FILE}, as an export does, for `noise='export'`, but "
-            "it has not both. Give a NoiseConfig to start with a new noise layer."
+            f"Expected {name!r} to hold {NOISE_CONFIG_FILE} and {NOISE_WEIGHTS_FILE}, as an export does, for "
+            "`noise='export'`, but it does not hold both. Give a NoiseConfig to start with a new noise layer."
         )
     return load_noise_layer(config_file, weights_file)
 

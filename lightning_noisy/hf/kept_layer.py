@@ -15,7 +15,7 @@ from lightning_noisy.hf.wrapping import noisy_model_inside
 from lightning_noisy.models import is_peft_model
 from lightning_noisy.models.fingerprint import frozen_fingerprint
 from lightning_noisy.models.layer_groups import head_names
-from lightning_noisy.noise.files import CONFIG_FILE, WEIGHTS_FILE, load_noise_layer, save_noise_layer
+from lightning_noisy.noise.files import NOISE_CONFIG_FILE, NOISE_WEIGHTS_FILE, load_noise_layer, save_noise_layer
 
 logger = logging.get_logger(__name__)
 
@@ -95,7 +95,7 @@ def _save_pretrained(self: Any, save_directory: Any, *args: Any, **kwargs: Any) 
 def _load_adapter(self: Any, model_id: Any, *args: Any, **kwargs: Any) -> Any:
     loaded = type(self).load_adapter(self, model_id, *args, **kwargs)
     noisy: Any = noisy_model_inside(self)
-    files = Path(model_id) / CONFIG_FILE, Path(model_id) / WEIGHTS_FILE
+    files = Path(model_id) / NOISE_CONFIG_FILE, Path(model_id) / NOISE_WEIGHTS_FILE
     if noisy.noise_layer is not None and all(file.is_file() for file in files):
         noisy.noise_layer.load_state_dict(load_noise_layer(*files).state_dict())
     return loaded

@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,15 @@ class NoisyImageClassifierOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
+BEFORE_THE_FIRST: list[Callable[[], None]] = []
+"""Called once, before the first model of a program is made: importing this package changes nobody's Trainer."""
+
+
+def _prepare_for_the_first() -> None:
+    while BEFORE_THE_FIRST:
+        BEFORE_THE_FIRST.pop()()
+
+
 class NoisyForImageClassification(PreTrainedModel):
     """Any transformers image classifier (wrapped timm models too) with a noise layer on top.
 
@@ -83,6 +92,7 @@ class NoisyForImageClassification(PreTrainedModel):
     _supports_attention_backend = True
 
     def __init__(self, config: NoisyImageClassificationConfig, backbone: PreTrainedModel | None = None) -> None:
+        _prepare_for_the_first()
         super().__init__(config)
         self.num_labels = config.num_labels
         if backbone is None:
@@ -105,6 +115,10 @@ class NoisyForImageClassification(PreTrainedModel):
         self.post_init()
         if (timm_model := models.timm_model_inside(self.backbone)) is not None:
             self._no_split_modules = block_classes(timm_model)  # the wrapper names a class that is not there
+
+    def __setstate__(self, state: Any) -> None:
+        _prepare_for_the_first()  # a process may get its model pickled
+        super().__setstate__(state)
 
     @classmethod
     def from_backbone(
@@ -160,7 +174,7 @@ class NoisyForImageClassification(PreTrainedModel):
             ValueError: If what is there is a PEFT adapter around such a model, without the weights under it.
         """
         options = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
-        if find_file(str(pretrained_model_name_or_path), adapter_files.CONFIG_FILE, options) is not None:
+        if find_file(str(pretrained_model_name_or_path), adapter_files.ADAPTER_CONFIG_FILE, options) is not None:
             raise ValueError(
                 f"Expected {str(pretrained_model_name_or_path)!r} to be a whole model, but it is a PEFT adapter. Go on "
                 "from it by `trainer.train(resume_from_checkpoint=...)`, or export it by `lightning-noisy export`."

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_noisy.utils.atomic_files import write_table, write_text
 
-FOLDER = "unfinished"
+PARTS_FOLDER = "unfinished"
 STATE_FILE = "state.json"
 PATTERN = "rows-*.parquet"
 ROWS_IN_PART = 200_000
@@ -39,7 +39,7 @@ def begin(directory: Path, state: str, is_first_process: bool, results: Sequence
     """
     if is_first_process:
         _begin(directory, state, results)
-    elif not _waited_for(directory / FOLDER / STATE_FILE, state):
+    elif not _waited_for(directory / PARTS_FOLDER / STATE_FILE, state):
         raise ValueError(
             f"Expected argument `output` to name a folder that all processes share, but the first one has begun "
             f"nothing in {str(directory)!r} within {SECONDS_TO_WAIT:.0f} seconds."
@@ -56,7 +56,7 @@ def positions_done(directory: Path, total: int) -> np.ndarray:
 
 def part_files(directory: Path) -> list[Path]:
     """The finished parts."""
-    return sorted((directory / FOLDER).glob(PATTERN))
+    return sorted((directory / PARTS_FOLDER).glob(PATTERN))
 
 
 class PartWriter:
@@ -69,7 +69,7 @@ class PartWriter:
     """
 
     def __init__(self, directory: Path, schema: pa.Schema, rank: int = 0) -> None:
-        self.folder = directory / FOLDER
+        self.folder = directory / PARTS_FOLDER
         self.schema = schema
         self.rank = rank
         self._clear()
@@ -102,7 +102,7 @@ class PartWriter:
 
 
 def _begin(directory: Path, state: str, results: Sequence[str]) -> None:
-    folder = directory / FOLDER
+    folder = directory / PARTS_FOLDER
     before = _read_state(folder / STATE_FILE)
     if before == state:
         for left_over in folder.glob(".*.part"):  # of a process that was killed
@@ -130,7 +130,7 @@ def _check_is_ours(directory: Path, results: Sequence[str], has_begun: bool) -> 
     finished, *others = results
     if has_begun or (directory / finished).is_file():
         return
-    found = [name for name in (FOLDER, *others) if (directory / name).exists()]
+    found = [name for name in (PARTS_FOLDER, *others) if (directory / name).exists()]
     if found:
         raise ValueError(
             f"Expected argument `output` to be a new folder or one that this command has made, but {str(directory)!r} "

@@ -59,12 +59,12 @@ class EveryImage(L.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         dataset = _Dataset(self.images, self.positions, self.datamodule.evaluation_transform)
-        sampler = SharedOut(dataset, *world(), shuffle=False)
+        sampler = DisjointSampler(dataset, *world(), shuffle=False)
         options = self.datamodule.loader_options()
         return DataLoader(dataset, batch_size=self.datamodule.batch_size, sampler=sampler, **options)
 
 
-class SharedOut(DistributedSampler):
+class DisjointSampler(DistributedSampler):
     """In order, each image to one process alone; some processes get one more than others."""
 
     def __iter__(self) -> Iterator[int]:

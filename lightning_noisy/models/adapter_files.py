@@ -14,8 +14,8 @@ from lightning_noisy.models.kinds import timm_model_inside
 from lightning_noisy.models.peft_models import ONLY_AT_THE_START, adapter_spec, build_adapter, require_peft
 from lightning_noisy.models.spec import backbone_spec
 
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
+ADAPTER_CONFIG_FILE = "adapter_config.json"
+ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 """What PEFT puts before the name of each weight."""
 _STARTS_BESIDE_THE_BASE = ("eva", "gaussian", "orthogonal")
@@ -28,7 +28,7 @@ def read_adapter(path: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: If it is none, names a module that PEFT would import, or its kind loads more than weights.
     """
-    require_peft(f"`backbone`, a model with {CONFIG_FILE},")
+    require_peft(f"`backbone`, a model with {ADAPTER_CONFIG_FILE},")
     from peft import PromptLearningConfig
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
@@ -98,8 +98,10 @@ def save_adapter(model: Any, directory: Path, base_model: str) -> None:
     spec |= {"base_model_name_or_path": base_model, "inference_mode": True}
     spec |= {name: value for name, value in ONLY_AT_THE_START.items() if name in spec}
     weights = {name: value.contiguous().cpu() for name, value in _adapter_weights(model).items()}
-    save_file({_PREFIX + name: value for name, value in weights.items()}, directory / WEIGHTS_FILE, {"format": "pt"})
-    (directory / CONFIG_FILE).write_text(json.dumps(spec, indent=2), encoding="utf-8")
+    save_file(
+        {_PREFIX + name: value for name, value in weights.items()}, directory / ADAPTER_WEIGHTS_FILE, {"format": "pt"}
+    )
+    (directory / ADAPTER_CONFIG_FILE).write_text(json.dumps(spec, indent=2), encoding="utf-8")
 
 
 def load_adapter(model: Any, spec: Mapping[str, Any], weights_file: str | Path) -> Any:

@@ -80,7 +80,7 @@ def load_classifier(
 
     options = dict(options or {})
     hub_options = {key: options[key] for key in HUB_OPTIONS if key in options}
-    if pretrained and (adapter := find_file(source, adapter_files.CONFIG_FILE, hub_options)) is not None:
+    if pretrained and (adapter := find_file(source, adapter_files.ADAPTER_CONFIG_FILE, hub_options)) is not None:
         spec = adapter_files.read_adapter(adapter)  # transformers would trust what it names
         if find_file(source, "model.safetensors", hub_options) is None:
             return _load_adapted(source, spec, adapter, config, options)
@@ -104,9 +104,9 @@ def _load_adapted(
     base = adapter_files.base_of(spec, adapter)
     hub_options = {key: options[key] for key in HUB_OPTIONS if key in options}
     elsewhere = {key: value for key, value in options.items() if key not in ("revision", "subfolder")}
-    weights = find_file(source, adapter_files.WEIGHTS_FILE, hub_options)
+    weights = find_file(source, adapter_files.ADAPTER_WEIGHTS_FILE, hub_options)
     if weights is None:
-        raise ValueError(f"Expected {adapter_files.WEIGHTS_FILE} beside {adapter!r}, but it is not there.")
+        raise ValueError(f"Expected {adapter_files.ADAPTER_WEIGHTS_FILE} beside {adapter!r}, but it is not there.")
     if adapter_files.is_of_timm(weights, config):
         model = _wrapped_timm(base, config)
     else:

@@ -8,17 +8,17 @@ from safetensors.torch import load_file, save_file
 from lightning_noisy.noise.config import NoiseConfig
 from lightning_noisy.noise.layer import NoiseLayer
 
-CONFIG_FILE = "noise_config.json"
-WEIGHTS_FILE = "noise_layer.safetensors"
+NOISE_CONFIG_FILE = "noise_config.json"
+NOISE_WEIGHTS_FILE = "noise_layer.safetensors"
 
 
 def save_noise_layer(noise_layer: NoiseLayer, directory: str | Path) -> None:
     """Writes ``noise_config.json`` and ``noise_layer.safetensors``."""
     directory = Path(directory)
     config = json.dumps(noise_layer.config.to_dict(), indent=2)
-    (directory / CONFIG_FILE).write_text(config, encoding="utf-8")
+    (directory / NOISE_CONFIG_FILE).write_text(config, encoding="utf-8")
     state = {name: value.detach().cpu().contiguous() for name, value in noise_layer.state_dict().items()}
-    save_file(state, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+    save_file(state, directory / NOISE_WEIGHTS_FILE, metadata={"format": "pt"})
 
 
 def load_noise_layer(config_file: str | Path, weights_file: str | Path) -> NoiseLayer:

@@ -19,10 +19,10 @@ from rich.progress import track
 from lightning_noisy.data.broken_images import cached
 from lightning_noisy.data.class_labels import check_class_names, class_names_from, numbers_are_names
 from lightning_noisy.data.readers.base import Columns
-from lightning_noisy.data.readers.tables import first_line
 from lightning_noisy.noise.functional import NO_LABEL
 from lightning_noisy.streaming.find import KINDS, shard_name, suffix_of
 from lightning_noisy.streaming.layout import Layout, member_value, parquet_layout, tar_layout, tar_samples
+from lightning_noisy.utils.text import first_line
 
 SHOW_PROGRESS_FROM = 50
 SIZES_FILE = "sizes.json"
@@ -54,7 +54,7 @@ class Shards:
         return int(self.rows.sum())
 
 
-def look_at_shards(urls: list[str], columns: Columns, where: str) -> Shards:
+def scan_shards(urls: list[str], columns: Columns, where: str) -> Shards:
     """Counts images and labels by the footers of Parquet files, the headers of local .tar files or ``sizes.json``.
 
     The result is cached and read again while no shard has changed.

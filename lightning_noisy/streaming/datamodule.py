@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_noisy.data.arguments import check_at_least, check_clean_splits, check_on_broken
-from lightning_noisy.data.broken_images import leave_out_broken, look_at_images
+from lightning_noisy.data.broken_images import leave_out_broken, scan_images
 from lightning_noisy.data.class_labels import (
     check_every_class_has_images,
     count_checked_labels,
@@ -28,7 +28,7 @@ from lightning_noisy.data.readers.base import Columns
 from lightning_noisy.data.readers.registry import read_other_source
 from lightning_noisy.data.similar_classes import warn_of_similar_classes
 from lightning_noisy.data.transforms import check_augmentation, data_config_for, make_transform
-from lightning_noisy.streaming.counts import Shards, count_pairs, find_shard_classes, look_at_shards
+from lightning_noisy.streaming.counts import Shards, count_pairs, find_shard_classes, scan_shards
 from lightning_noisy.streaming.dataset import StreamedImages, StreamLoader, plan_stream
 from lightning_noisy.streaming.find import find_shards, names_shards
 
@@ -120,7 +120,7 @@ class StreamingImageDataModule(L.LightningDataModule):
         found = self._found
         if "train" not in found:
             raise ValueError(f"Expected {self.source!r} to have a split named 'train', but got {sorted(found)}.")
-        return look_at_shards(found["train"], self.columns, self.source)
+        return scan_shards(found["train"], self.columns, self.source)
 
     @cached_property
     def class_names(self) -> list[str]:
@@ -146,10 +146,10 @@ class StreamingImageDataModule(L.LightningDataModule):
         splits: dict[str, Sized] = {"train": self.train_shards}
         for split, source in self.other_sources.items():
             if source is None and split in self._found:
-                splits[split] = look_at_shards(self._found[split], self._other_columns, f"{self.source}, {split}")
+                splits[split] = scan_shards(self._found[split], self._other_columns, f"{self.source}, {split}")
             elif source is not None and names_shards(source):
                 found = find_shards(source, f"{split}_source")
-                splits[split] = look_at_shards(_only(found, split, source), self._other_columns, source)
+                splits[split] = scan_shards(_only(found, split, source), self._other_columns, source)
             elif source is not None:
                 raw = read_other_source(split, source, self.columns, self.seed)
                 splits[split] = number_labels(raw, self.class_names, split in self.clean_splits, split)
@@ -184,7 +184,7 @@ class StreamingImageDataModule(L.LightningDataModule):
         """Counts what is in the shards and looks at every single image of other sources once (cached)."""
         for split, images in self.splits.items():
             if isinstance(images, LabelledImages):
-                look_at_images(images, split)
+                scan_images(images, split)
 
     def setup(self, stage: str) -> None:
         """Builds the transforms from the backbone's own data config and looks whether there are enough shards.
@@ -199,7 +199,7 @@ class StreamingImageDataModule(L.LightningDataModule):
             self._train_transform = make_transform(config, self.augmentation)
             self._plain_transform = make_transform(config, None)
             single = {split: images for split, images in self.splits.items() if isinstance(images, LabelledImages)}
-            looks = {split: look_at_images(images, split) for split, images in single.items()}
+            looks = {split: scan_images(images, split) for split, images in single.items()}
             single = leave_out_broken(single, looks, self.source, self.on_broken, self.trainer)
             sharded = {split: images for split, images in self.splits.items() if isinstance(images, Shards)}
             self._readable = {**sharded, **single}

@@ -16,12 +16,12 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from lightning_noisy.data.image_stores import decode_value
 from lightning_noisy.data.loader import Sample, Transform, collate, draws_seeded_by
-from lightning_noisy.data.readers.tables import first_line
 from lightning_noisy.image_batch import ImageBatch
 from lightning_noisy.noise.functional import NO_LABEL
 from lightning_noisy.streaming.counts import SIZES_FILE, LabelNumbers, Shards, plain_label
 from lightning_noisy.streaming.find import close_connections, read_rows, shard_name
 from lightning_noisy.streaming.layout import KEY
+from lightning_noisy.utils.text import first_line
 
 WARNINGS = 5
 """So many broken images each worker tells of in an epoch."""

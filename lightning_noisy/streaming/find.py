@@ -10,8 +10,9 @@ from typing import Any
 import fsspec
 import fsspec.core
 
-from lightning_noisy.data.readers.tables import first_line, is_saved_dataset
+from lightning_noisy.data.readers.tables import is_saved_dataset
 from lightning_noisy.streaming.layout import Layout
+from lightning_noisy.utils.text import first_line
 
 KINDS = {".parquet": "parquet", ".tar": "webdataset"}
 """The suffix of a shard, and the builder of ``datasets`` that reads it."""

@@ -18,7 +18,8 @@ def as_image_batch(batch: Any, needs_labels: bool = True) -> ImageBatch:
     Args:
         batch: An :class:`~lightning_noisy.image_batch.ImageBatch`; a mapping with images as ``pixel_values``,
             ``images`` or ``image`` and labels as ``labels``, ``label`` or ``noisy_labels``; or a tuple, named or not,
-            or a list whose first two are images and labels. Images are (B, C, H, W) and floating, labels (B,) and integers.
+            or a list whose first two are images and labels. Images are (B, C, H, W) and floating, labels (B,) and
+            integers.
         needs_labels: Whether a batch of images alone is a mistake; otherwise its labels are -1.
 
     Raises:

@@ -12,8 +12,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from lightning_noisy.utils.atomic_files import atomic_path
 
-class WholeFileIO(TorchCheckpointIO):
+
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place, sees it to the disk and only then gives it its name.
 
     Lightning's own writes into the system's folder for temporary files and moves it from there, which is a copy, and so
@@ -29,29 +31,23 @@ class WholeFileIO(TorchCheckpointIO):
         path.parent.mkdir(parents=True, exist_ok=True)
         for left_over in path.parent.glob(f".{path.name}.*.part"):  # of a process that was killed
             left_over.unlink(missing_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        try:
-            with open(part, "wb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        except OSError:
-            part.unlink(missing_ok=True)
-            raise
+        with atomic_path(path) as part, open(part, "wb") as file:
+            file.write(content.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
 
 
-class WholeCheckpoints(L.Callback):
-    """Lets a Trainer that writes checkpoints as Lightning does by default write them by :class:`WholeFileIO`."""
+class AtomicCheckpoints(L.Callback):
+    """Lets a Trainer that writes checkpoints as Lightning does by default write them by :class:`AtomicCheckpointIO`."""
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         strategy = trainer.strategy
         # Sharding strategies write in ways of their own.
         writes_one_file = type(strategy) in (SingleDeviceStrategy, DDPStrategy)
         if writes_one_file and type(strategy.checkpoint_io) is TorchCheckpointIO:
-            strategy.checkpoint_io = WholeFileIO()
+            strategy.checkpoint_io = AtomicCheckpointIO()
 
 
 class LastCheckpoint(ModelCheckpoint):

@@ -22,7 +22,7 @@ from lightning_noisy.noise.functional import NO_LABEL
 from lightning_noisy.noise.objective import count_labelled, is_check_due
 from lightning_noisy.training import optimizers as optimisation
 from lightning_noisy.training.batches import as_image_batch
-from lightning_noisy.training.masked_mean import KnownMean
+from lightning_noisy.training.masked_mean import MaskedMean
 from lightning_noisy.training.mixin import NoisyLabelMixin
 from lightning_noisy.training.mixing import LabelMixing
 from lightning_noisy.training.sharding import is_sharded, whole_copy
@@ -123,10 +123,10 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
         )
         self.mix = LabelMixing(num_classes, mixup, cutmix, label_smoothing)
         self.accuracies = nn.ModuleDict(
-            {f"{split}_{labels}": KnownMean() for split in ("train", "val", "test") for labels in ("noisy", "clean")}
+            {f"{split}_{labels}": MaskedMean() for split in ("train", "val", "test") for labels in ("noisy", "clean")}
         )
-        self.val_loss = KnownMean()
-        self._of_other_loaders: dict[str, KnownMean] = {}
+        self.val_loss = MaskedMean()
+        self._of_other_loaders: dict[str, MaskedMean] = {}
         self.save_hyperparameters(
             {
                 "backbone": models.backbone_spec(self.backbone),
@@ -278,11 +278,14 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
         for kind, values in labels.items():
             if values is None:
                 continue
-            metric, is_right = cast(KnownMean, self.accuracies[f"{split}_{kind}"]), clean_logits.argmax(dim=1) == values
+            metric, is_right = (
+                cast(MaskedMean, self.accuracies[f"{split}_{kind}"]),
+                clean_logits.argmax(dim=1) == values,
+            )
             self._log_mean(f"{split}/accuracy_{kind}", metric, dataloader_idx, is_right, values, split != "train")
 
     def _log_mean(
-        self, name: str, metric: KnownMean, dataloader_idx: int, values: Tensor, labels: Tensor, in_bar: bool = False
+        self, name: str, metric: MaskedMean, dataloader_idx: int, values: Tensor, labels: Tensor, in_bar: bool = False
     ) -> None:
         """Logs a mean over an epoch; those of other loaders than the first have ``/loader_N`` behind their name."""
         if dataloader_idx == 0:
@@ -293,7 +296,7 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
             )  # fmt: skip
             return
         others = self._of_other_loaders
-        others.setdefault(f"{name}/loader_{dataloader_idx}", KnownMean().to(values.device)).update(values, labels)
+        others.setdefault(f"{name}/loader_{dataloader_idx}", MaskedMean().to(values.device)).update(values, labels)
 
     def on_validation_epoch_end(self) -> None:
         self._log_other_loaders()

@@ -9,7 +9,7 @@ from torchmetrics import Metric
 from lightning_noisy.noise.functional import NO_LABEL
 
 
-class KnownMean(Metric):
+class MaskedMean(Metric):
     """The mean of one number an image, over the images whose label is known.
 
     torchmetrics' own ``MeanMetric`` and ``MulticlassAccuracy`` look at the values (for NaN, for labels outside the

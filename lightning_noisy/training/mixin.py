@@ -15,7 +15,7 @@ from lightning_noisy.noise.config import resolve_noise_config
 from lightning_noisy.noise.epoch_counts import EpochCounts
 from lightning_noisy.noise.objective import as_labels, check_values, is_check_due, noisy_objective
 from lightning_noisy.run_record import RunRecord
-from lightning_noisy.training.callbacks.collapse_guard import (
+from lightning_noisy.training.callbacks.guards import (
     ClassCollapseGuard,
     NoiseLayerNotice,
     ReproducibleSteps,
@@ -23,9 +23,9 @@ from lightning_noisy.training.callbacks.collapse_guard import (
 )
 from lightning_noisy.training.callbacks.noise_layer_updater import NoiseLayerUpdater
 from lightning_noisy.training.callbacks.noise_log import NoiseLog
-from lightning_noisy.training.callbacks.run_recorder import CHECKPOINT_KEY, RunRecorder, describe_run
+from lightning_noisy.training.callbacks.run_recorder import RUN_RECORD_KEY, RunRecorder, describe_run
 from lightning_noisy.training.callbacks.run_summary import RunSummary
-from lightning_noisy.training.checkpoint_io import WholeCheckpoints
+from lightning_noisy.training.checkpoint_io import AtomicCheckpoints
 from lightning_noisy.training.loggers.wandb_logger import hold_wandb_runs
 
 CALLBACKS: tuple[type[L.Callback], ...] = (
@@ -35,7 +35,7 @@ CALLBACKS: tuple[type[L.Callback], ...] = (
     NoiseLayerNotice,
     ClassCollapseGuard,
     RunRecorder,
-    WholeCheckpoints,
+    AtomicCheckpoints,
     NoiseLog,
     RunSummary,
 )
@@ -176,12 +176,12 @@ class NoisyLabelMixin(_Base):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Puts the record of the run into the checkpoint, into one of weights alone too."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint[CHECKPOINT_KEY] = describe_run(self.trainer, self).to_dict()
+        checkpoint[RUN_RECORD_KEY] = describe_run(self.trainer, self).to_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the record of the training that the checkpoint is of."""
         super().on_load_checkpoint(checkpoint)
-        self.loaded_record = RunRecord.from_dict(checkpoint.get(CHECKPOINT_KEY) or {})
+        self.loaded_record = RunRecord.from_dict(checkpoint.get(RUN_RECORD_KEY) or {})
 
     def _add_callbacks(self, own: L.Callback | Sequence[L.Callback]) -> list[L.Callback]:
         self._expect_noise_layer()

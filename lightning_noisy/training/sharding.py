@@ -23,7 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from lightning_noisy.models.layer_groups import block_classes
-from lightning_noisy.training.checkpoint_io import WholeFileIO
+from lightning_noisy.training.checkpoint_io import AtomicCheckpointIO
 
 _SKELETON = "_skeleton_before_sharding"
 
@@ -43,7 +43,7 @@ class ShardedStrategy(ModelParallelStrategy):
 
     def __init__(self) -> None:
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
-        self.checkpoint_io = WholeFileIO()
+        self.checkpoint_io = AtomicCheckpointIO()
 
     def setup_environment(self) -> None:
         self._data_parallel_size = self.num_nodes * self.num_processes

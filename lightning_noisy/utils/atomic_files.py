@@ -10,7 +10,7 @@ import pyarrow.parquet
 
 
 @contextmanager
-def put_in_place(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """Gives a temporary file beside ``path`` and puts it there in the end; nothing half-written is left."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -22,11 +22,11 @@ def put_in_place(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text, UTF-8."""
-    with put_in_place(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_table(path: Path, table: pa.Table) -> None:
     """Writes Parquet."""
-    with put_in_place(path) as temporary:
+    with atomic_path(path) as temporary:
         pyarrow.parquet.write_table(table, temporary, compression="zstd")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lightning_noisy.audit.issues_csv import write_issues
 from lightning_noisy.audit.ranking import agreement, label_sums, write_ranking
-from lightning_noisy.audit.run import FILES
+from lightning_noisy.audit.run import AUDIT_FILES
 from lightning_noisy.audit.schema import AUDIT_FILE, ISSUES_FILE, PART_SCHEMA
 from lightning_noisy.audit.summary import Agreement
 from lightning_noisy.inference import parts
@@ -24,7 +24,7 @@ def write_parts(directory, p_given, order, cuts):
     generator = np.random.default_rng(0)
     rows = len(p_given)
     labels = generator.integers(0, 3, (2, rows))
-    parts.begin(directory, "a", True, FILES)
+    parts.begin(directory, "a", True, AUDIT_FILES)
     for rank, positions in enumerate(np.split(order, cuts)):
         writer = parts.PartWriter(directory, PART_SCHEMA, rank)
         if len(positions):
@@ -81,7 +81,7 @@ def test_missing_rows_and_rows_that_are_there_twice_are_told(tmp_path):
     write_parts(tmp_path, np.linspace(0, 1, 10, dtype=np.float32), np.arange(10), [5])
     with pytest.raises(ValueError, match="each of 11 images once, but they hold 10 rows of 10 images"):
         write_ranking(tmp_path, NAMES, 11, with_probabilities=False)
-    first = sorted((tmp_path / parts.FOLDER).glob(parts.PATTERN))[0]
+    first = sorted((tmp_path / parts.PARTS_FOLDER).glob(parts.PATTERN))[0]
     (first.parent / "rows-00009-000000000000-000000000004.parquet").write_bytes(first.read_bytes())
     with pytest.raises(ValueError, match="hold 15 rows of 10 images"):
         write_ranking(tmp_path, NAMES, 10, with_probabilities=False)
@@ -98,11 +98,11 @@ def test_the_folder_may_have_any_name(tmp_path, name):
 
 def test_a_part_that_was_not_finished_counts_nothing(tmp_path):
     write_parts(tmp_path, np.linspace(0, 1, 10, dtype=np.float32), np.arange(10), [])
-    (tmp_path / parts.FOLDER / ".rows-00000-1-2.parquet.77.part").write_bytes(b"PAR1")
+    (tmp_path / parts.PARTS_FOLDER / ".rows-00000-1-2.parquet.77.part").write_bytes(b"PAR1")
     assert parts.positions_done(tmp_path, 10).all()
-    parts.begin(tmp_path, "a", True, FILES)
-    assert not list((tmp_path / parts.FOLDER).glob(".*.part"))
-    parts.begin(tmp_path, "another", True, FILES)
+    parts.begin(tmp_path, "a", True, AUDIT_FILES)
+    assert not list((tmp_path / parts.PARTS_FOLDER).glob(".*.part"))
+    parts.begin(tmp_path, "another", True, AUDIT_FILES)
     assert not parts.positions_done(tmp_path, 10).any()
 
 
@@ -147,7 +147,7 @@ def test_agreement_is_that_of_held_out_images_where_there_are_any(tmp_path):
         "p_given": np.full(6, 0.5), "p_suggested": np.full(6, 0.5), "clean_probability": np.full(6, 0.5),
         "is_issue": [False] * 6, "predicted_label": predicted,
     }  # fmt: skip
-    parts.begin(tmp_path, "a", True, FILES)
+    parts.begin(tmp_path, "a", True, AUDIT_FILES)
     writer = parts.PartWriter(tmp_path, PART_SCHEMA)
     writer.add(columns)
     writer.flush()

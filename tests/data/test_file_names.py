@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lightning_noisy import NoisyImageDataModule
-from lightning_noisy.data.broken_images import look_at_images
+from lightning_noisy.data.broken_images import scan_images
 
 from ..photos import draw_image
 
@@ -38,7 +38,7 @@ def test_they_are_read_and_named_in_text(old_photos):
     assert images.path(row) is None, "no text can hold it"
     assert images.encoded(row) == (old_photos / "bee" / LATIN).read_bytes()
     assert images.path(ids.index("bee/00.png")) == str(old_photos / "bee" / "00.png")
-    assert look_at_images(images, "train").broken == {}
+    assert scan_images(images, "train").broken == {}
 
 
 def test_a_broken_one_is_listed(old_photos):

@@ -12,22 +12,20 @@ from lightning.pytorch.loggers import CSVLogger
 from rich.console import Console
 
 from lightning_noisy import NoisyImageDataModule
-from lightning_noisy.data.broken_images import look_at_images
-from lightning_noisy.data.findings import FINDINGS_FILE, Findings, find_what_is_odd, findings_table, tell_findings
+from lightning_noisy.data.broken_images import scan_images
+from lightning_noisy.data.findings import FINDINGS_FILE, Findings, collect_findings, findings_table, show_findings
 
 from ..photos import draw_image
 
 
 def find(source, **options):
     splits = NoisyImageDataModule(str(source), **{"val_fraction": 0.0, **options}).splits
-    return find_what_is_odd(
-        splits, {split: look_at_images(images, split) for split, images in splits.items()}, "photos"
-    )
+    return collect_findings(splits, {split: scan_images(images, split) for split, images in splits.items()}, "photos")
 
 
 def shown(findings, file=None):
     console = Console(file=io.StringIO(), width=120)
-    tell_findings(findings, console, file)
+    show_findings(findings, console, file)
     return console.file.getvalue()
 
 

@@ -38,7 +38,7 @@ def test_the_table_holds_what_the_network_sees(network, tmp_path):
     stored = load_file(tmp_path / "features" / "features.safetensors")["features"]
     assert stored.dtype == torch.float16
     assert torch.equal(stored, features.values)
-    assert not (tmp_path / "features" / parts.FOLDER).exists()
+    assert not (tmp_path / "features" / parts.PARTS_FOLDER).exists()
 
 
 def test_finished_features_are_read_and_those_of_others_are_refused(network, tmp_path, monkeypatch):

@@ -310,10 +310,36 @@ def test_torch_compile_gives_the_same_loss():
     torch.testing.assert_close(compiled(images, labels=labels).loss, expected)
 
 
-def test_importing_the_package_leaves_transformers_alone():
-    script = "import lightning_noisy, sys; from transformers.trainer import DEFAULT_CALLBACKS as d; print(len(d))"
+def test_only_a_program_that_makes_a_noisy_model_changes_its_trainers():
+    script = """if True:
+        import copy, pickle
+        import lightning_noisy, lightning_noisy.hf as hf
+        from transformers import ViTConfig
+        from transformers.trainer import DEFAULT_CALLBACKS
+        names = lambda: [callback.__name__ for callback in DEFAULT_CALLBACKS]
+        before = names()
+        size = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, image_size=16)
+        backbone = ViTConfig(**size)
+        config = hf.NoisyImageClassificationConfig(backbone_config=backbone)
+        model = hf.NoisyForImageClassification(config)
+        copy.deepcopy(model)
+        print(before, names()[len(before):])
+    """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert ran.stdout.strip() == "1"
+    assert ran.stdout.strip() == "['DefaultFlowCallback'] ['NoiseLayerCallback']", ran.stderr
+
+
+def test_a_model_that_comes_pickled_changes_them_too(tmp_path):
+    torch.save(noisy_vit(), tmp_path / "model.pt")
+    script = """if True:
+        import sys, torch
+        from transformers.trainer import DEFAULT_CALLBACKS
+        torch.load(sys.argv[1], weights_only=False)
+        print([callback.__name__ for callback in DEFAULT_CALLBACKS])
+    """
+    command = [sys.executable, "-c", script, str(tmp_path / "model.pt")]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "['DefaultFlowCallback', 'NoiseLayerCallback']", ran.stderr
 
 
 def test_the_record_of_the_training_is_saved_and_comes_back(tmp_path):

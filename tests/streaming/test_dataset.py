@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torchvision.transforms import v2
 
 from lightning_noisy.data.readers.base import Columns
-from lightning_noisy.streaming.counts import look_at_shards
+from lightning_noisy.streaming.counts import scan_shards
 from lightning_noisy.streaming.dataset import StreamedImages, StreamLoader, _Row, plan_stream
 from lightning_noisy.streaming.find import find_shards
 
@@ -25,7 +25,7 @@ SIZES = (7, 3, 11, 5, 9)
 
 
 def look(folder):
-    return look_at_shards(find_shards(str(folder), "source")["train"], Columns(), str(folder))
+    return scan_shards(find_shards(str(folder), "source")["train"], Columns(), str(folder))
 
 
 def make_loaders(shards, processes=1, workers=0, batch_size=4, buffer_size=6, **options):

@@ -8,7 +8,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
 from lightning_noisy import NoiseConfig, NoiseLayer, NoisyLabelMixin
-from lightning_noisy.training.callbacks.collapse_guard import ClassCollapseGuard
+from lightning_noisy.training.callbacks.guards import ClassCollapseGuard
 from lightning_noisy.training.callbacks.noise_layer_updater import NoiseLayerUpdater
 
 from .small import QUIET, OwnModule, loader

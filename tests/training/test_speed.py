@@ -15,7 +15,7 @@ from lightning_noisy import NoisyImageClassifier
 from lightning_noisy.cli.lightning_cli import main
 from lightning_noisy.hub import export_clean
 from lightning_noisy.image_batch import ImageBatch
-from lightning_noisy.training.masked_mean import KnownMean
+from lightning_noisy.training.masked_mean import MaskedMean
 
 from .small import fit, tiny, tiny_data
 
@@ -58,7 +58,7 @@ def test_no_step_waits_for_an_accelerator(options, monkeypatch):
 
 
 def test_the_mean_of_the_known():
-    metric = KnownMean()
+    metric = MaskedMean()
     metric.update(torch.tensor([1.0, 2.0, float("nan")]), torch.tensor([0, 3, -1]))
     metric.update(torch.tensor([True, False]), torch.tensor([-1, 1]))
     assert metric.compute() == 1.0

@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from lightning_noisy.audit.cleaning.decisions import DECISIONS, quote, read_decisions
+from lightning_noisy.audit.cleaning.decisions import DECISIONS, read_decisions
 from lightning_noisy.audit.cleaning.plan import DEFAULT_KINDS, REASONS, UNDECIDED, check_kinds, make_plan
 from lightning_noisy.audit.folder import AuditFolder
 from lightning_noisy.audit.schema import AUDIT_FILE, LABEL_KIND
+from lightning_noisy.utils.text import quote
 
 Policy = Literal["drop", "relabel", "weight"]
 """What becomes of an image that nobody has decided about. ``"drop"`` leaves out those that are flagged, ``"relabel"``

@@ -5,8 +5,9 @@ from huggingface_hub import DatasetCardData
 from lightning_noisy.audit.cleaning.cleaning import Cleaning
 from lightning_noisy.audit.cleaning.plan import in_words
 from lightning_noisy.data.description import public_name
-from lightning_noisy.export.card import MOST_CLASSES, MOST_ROWS, markdown_environment, plain_text
+from lightning_noisy.export.card import MOST_CLASSES, MOST_ROWS, markdown_environment
 from lightning_noisy.run_record import CARD_TAG
+from lightning_noisy.utils.text import plain_text
 
 DATA_TAG = "label-audit"
 HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lightning_noisy.utils.text import quote
+
 FORMAT_VERSION = 1
 DECISIONS = ("accept", "keep", "drop", "unsure")
 """Take the suggested label; the given one is right; leave the image out; as if nobody had looked."""
-LONGEST_QUOTE = 80
 
 
 def read_decisions(path: str | Path, audit_id: str) -> dict[str, str]:
@@ -38,12 +39,6 @@ def read_decisions(path: str | Path, audit_id: str) -> dict[str, str]:
             raise _mistake(path, "one decision for each image", f"{quote(name)} twice")
         decisions[name] = decision
     return decisions
-
-
-def quote(value: Any) -> str:
-    """A value for a message, short."""
-    text = repr(value)
-    return text if len(text) <= LONGEST_QUOTE else text[:LONGEST_QUOTE] + "…"
 
 
 def _read_json(path: Path) -> Any:

@@ -16,11 +16,11 @@ from rich.table import Table
 
 from lightning_noisy._version import __version__
 from lightning_noisy.audit.cleaning.cleaning import BATCH_ROWS, Cleaning, ManifestReport, Policy
-from lightning_noisy.audit.cleaning.decisions import quote
 from lightning_noisy.audit.cleaning.image_cells import check_files, with_images
 from lightning_noisy.audit.cleaning.plan import DEFAULT_KINDS, in_words
 from lightning_noisy.audit.folder import AuditFolder
-from lightning_noisy.utils.atomic_files import put_in_place
+from lightning_noisy.utils.atomic_files import atomic_path
+from lightning_noisy.utils.text import quote
 
 SUFFIXES = (".parquet", ".csv", ".jsonl")
 METADATA_KEY = b"lightning_noisy"
@@ -63,7 +63,7 @@ def write_manifest(
         ".jsonl": _write_jsonl,
     }
     output.parent.mkdir(parents=True, exist_ok=True)
-    with put_in_place(output) as temporary:
+    with atomic_path(output) as temporary:
         writers[suffix](cleaning, temporary)
     return cleaning.report
 

@@ -7,7 +7,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from lightning_noisy.audit.issues.found import SimilarClasses
+from lightning_noisy.audit.issues.findings import SimilarClasses
 
 LOOKED_AT = 3
 """Of each class so many others, those that the probe gives its images to most."""

@@ -15,14 +15,14 @@ from lightning.pytorch.utilities import rank_zero_info
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor, nn
 
+from lightning_noisy.audit.issues.columns import Pictures, is_in_conflict, issue_columns
 from lightning_noisy.audit.issues.duplicates import find_duplicates
-from lightning_noisy.audit.issues.finding import Pictures, is_in_conflict, issue_columns
+from lightning_noisy.audit.issues.findings import summarise_issues
 from lightning_noisy.audit.issues.outliers import outlier_scores
 from lightning_noisy.audit.issues.similar_classes import similar_classes
-from lightning_noisy.audit.issues.sums import sum_up_issues
 from lightning_noisy.audit.judging.scores import score_posterior, share_evidence
 from lightning_noisy.audit.label_audit import LabelAudit
-from lightning_noisy.audit.run import AuditRun, Look, images_to_audit, one_device
+from lightning_noisy.audit.run import AuditRun, LabelScan, images_to_audit, one_device
 from lightning_noisy.audit.schema import SPLITS, part_schema
 from lightning_noisy.audit.summary import Share, wilson
 from lightning_noisy.data import NoisyImageDataModule
@@ -40,7 +40,7 @@ FOLDS = 5
 NEIGHBOURS = 30
 FEATURES_FOLDER = "features"
 ROWS_AT_ONCE = 50_000
-ISSUE_BELOW = 0.7
+PROBE_ISSUE_BELOW = 0.7
 """An image whose given label is less probable than this is an issue. Chosen on 4,000 images with 7 kinds of labels; the
 images of the benchmark are others."""
 
@@ -105,11 +105,11 @@ def audit_by_features(
     judge = f"a linear probe on the features of {name}"
     run = AuditRun(trainer, datamodule, images, audit_id, judge, folds, probabilities)
 
-    def look_at_all(directory: Path) -> Look:
+    def look_at_all(directory: Path) -> LabelScan:
         folder = directory / FEATURES_FOLDER if features is None else Path(features)
         found = extract_features(model, datamodule, folder, trainer=trainer, name=name)
         if not trainer.is_global_zero:
-            return Look(0)
+            return LabelScan(0)
         return _judge_all(found, images, datamodule, directory, folds, probabilities, trainer.strategy.root_device)
 
     return run.make(output, look_at_all)
@@ -185,7 +185,7 @@ def _of_labels(fit: FittedNoise, noisy_labels: Tensor) -> Tensor:
 def _judge_all(
     features: Features, images: AllImages, datamodule: NoisyImageDataModule, directory: Path, folds: int,
     probabilities: bool, device: torch.device,
-) -> Look:  # fmt: skip
+) -> LabelScan:  # fmt: skip
     rows, positions, labels = _positions_and_labels(features, images)
     in_order = len(rows) == len(features.values) and bool((np.diff(rows) == 1).all())
     values = features.values if in_order else features.values[torch.from_numpy(rows)]
@@ -196,7 +196,7 @@ def _judge_all(
     group = torch.from_numpy(duplicates.group[rows])
     rank_zero_info(f"Judging {len(labels):,} labels by a linear probe in {folds} folds")
     judged = judge_by_probe(values, labels, num_classes, folds, datamodule.seed, device, group)
-    scored = score_posterior(judged.noise.posterior, judged.noise.clean_log_probs, labels, ISSUE_BELOW)
+    scored = score_posterior(judged.noise.posterior, judged.noise.clean_log_probs, labels, PROBE_ISSUE_BELOW)
     columns: dict[str, Any] = {"given_label": labels, **scored._asdict()}
     if probabilities:
         columns["probabilities"] = judged.noise.posterior
@@ -213,9 +213,9 @@ def _judge_all(
     ).numpy()
     issues = issue_columns(pictures, duplicates, outlyingness)
     alike = similar_classes(judged.probe_log_probs, labels, values)
-    found = replace(sum_up_issues(issues, pictures, duplicates, rows), similar_classes=alike)
+    found = replace(summarise_issues(issues, pictures, duplicates, rows), similar_classes=alike)
     issues = issues.take(pa.array(rows)).append_column("position", pa.array(positions))
-    return Look(len(positions), issues, found, judged.errors)
+    return LabelScan(len(positions), issues, found, judged.errors)
 
 
 def _pictures(features: Features, datamodule: NoisyImageDataModule) -> Pictures:

@@ -11,14 +11,14 @@ import lightning.pytorch as L
 import numpy as np
 import pyarrow as pa
 
+from lightning_noisy.audit.issues.columns import Pictures, issue_columns
 from lightning_noisy.audit.issues.duplicates import find_duplicates
-from lightning_noisy.audit.issues.finding import Pictures, issue_columns
-from lightning_noisy.audit.issues.sums import sum_up_issues
+from lightning_noisy.audit.issues.findings import summarise_issues
 from lightning_noisy.audit.judging import folds as fold_files
 from lightning_noisy.audit.judging.folds import TrainFold, assign_folds, train_without
 from lightning_noisy.audit.judging.model import AuditModule, check_classes, fingerprint, trained_model
 from lightning_noisy.audit.label_audit import LabelAudit
-from lightning_noisy.audit.run import AuditRun, Look, images_to_audit, one_device
+from lightning_noisy.audit.run import AuditRun, LabelScan, images_to_audit, one_device
 from lightning_noisy.audit.schema import SPLITS, part_schema
 from lightning_noisy.data import NoisyImageDataModule
 from lightning_noisy.data.loader import world
@@ -83,16 +83,16 @@ class _LookByModels:
     train_fold: TrainFold | None
     probabilities: bool
 
-    def at_all(self, directory: Path) -> Look:
+    def at_all(self, directory: Path) -> LabelScan:
         """Fills the parts; broken images are left out."""
         fold_of = assign_folds(self.images, self.folds, self.datamodule.seed)
         total = 0
         for fold in range(max(self.folds, 1)):
-            finished = fold_files.images_of_finished(directory, fold)
+            finished = fold_files.images_in_finished_fold(directory, fold)
             total += self._look_at(fold_of, fold, directory) if finished is None else finished
-        return self._with_issues(directory, total) if self.trainer.is_global_zero else Look(total)
+        return self._with_issues(directory, total) if self.trainer.is_global_zero else LabelScan(total)
 
-    def _with_issues(self, directory: Path, total: int) -> Look:
+    def _with_issues(self, directory: Path, total: int) -> LabelScan:
         """What the pictures themselves tell; without features."""
         positions = np.flatnonzero(parts.positions_done(directory, len(self.images)))
         splits = self.images.splits
@@ -103,8 +103,8 @@ class _LookByModels:
         pictures = Pictures(facts_arrays(read_facts(directory)), labels, split_of)
         duplicates = find_duplicates(pictures.facts)
         issues = issue_columns(pictures, duplicates)
-        found = sum_up_issues(issues, pictures, duplicates, np.arange(len(positions)))
-        return Look(total, issues.append_column("position", pa.array(positions)), found)
+        found = summarise_issues(issues, pictures, duplicates, np.arange(len(positions)))
+        return LabelScan(total, issues.append_column("position", pa.array(positions)), found)
 
     def _look_at(self, fold_of: np.ndarray, fold: int, directory: Path) -> int:
         model = self.trained

@@ -16,7 +16,7 @@ from lightning_noisy.inference import parts
 from lightning_noisy.inference.images import AllImages
 from lightning_noisy.utils.atomic_files import write_text
 
-FOLDER = "folds"
+FOLDS_FOLDER = "folds"
 """Within that of the parts: the trainings belong to one audit as the parts do."""
 
 TrainFold = Callable[[NoisyImageDataModule, Path], L.LightningModule]
@@ -67,10 +67,10 @@ def train_without(
     train = datamodule.splits["train"]
     rows = np.flatnonzero(fold_of[images.positions("train", np.arange(len(train)))] != fold)
     others = datamodule.with_splits({**datamodule.splits, "train": train.select(rows)})
-    return trained_model(train_fold(others, directory / parts.FOLDER / FOLDER / str(fold)))
+    return trained_model(train_fold(others, directory / parts.PARTS_FOLDER / FOLDS_FOLDER / str(fold)))
 
 
-def images_of_finished(directory: Path, fold: int) -> int | None:
+def images_in_finished_fold(directory: Path, fold: int) -> int | None:
     """How many images a fold has whose rows are all there; ``None`` where they are not."""
     path = _marker(directory, fold)
     return json.loads(path.read_text(encoding="utf-8"))["images"] if path.is_file() else None
@@ -79,8 +79,8 @@ def images_of_finished(directory: Path, fold: int) -> int | None:
 def mark_finished(directory: Path, fold: int, images: int) -> None:
     """Says so; the fold's own files go."""
     write_text(_marker(directory, fold), json.dumps({"images": images}))
-    shutil.rmtree(directory / parts.FOLDER / FOLDER / str(fold), ignore_errors=True)
+    shutil.rmtree(directory / parts.PARTS_FOLDER / FOLDS_FOLDER / str(fold), ignore_errors=True)
 
 
 def _marker(directory: Path, fold: int) -> Path:
-    return directory / parts.FOLDER / f"fold-{fold}.json"
+    return directory / parts.PARTS_FOLDER / f"fold-{fold}.json"

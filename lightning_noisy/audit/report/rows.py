@@ -10,8 +10,8 @@ import pyarrow.dataset
 
 from lightning_noisy.audit.schema import KINDS, LABEL_KIND
 
-COLUMNS = ["id", "path", "split", "row", "given_label", "suggested_label"]
-COLUMNS += ["p_given", "p_suggested", "clean_probability", "is_issue", "rank"]
+PAGE_COLUMNS = ["id", "path", "split", "row", "given_label", "suggested_label"]
+PAGE_COLUMNS += ["p_given", "p_suggested", "clean_probability", "is_issue", "rank"]
 GROUP, SPLITS = "near_duplicate_group", "near_duplicate_splits"
 QUALITY_KINDS = ("placeholder", "low_information", "dark", "light", "blurry", "odd_aspect_ratio", "odd_size")
 READ_ROWS = 16_384
@@ -93,7 +93,7 @@ def _ranks_of(rows: pyarrow.dataset.Dataset, kinds: tuple[str, ...], budget: int
 
 
 def _columns(rows: pyarrow.dataset.Dataset) -> list[str]:
-    wanted = [*COLUMNS, *(f"is_{kind}" for kind in KINDS if kind != LABEL_KIND), GROUP, SPLITS]
+    wanted = [*PAGE_COLUMNS, *(f"is_{kind}" for kind in KINDS if kind != LABEL_KIND), GROUP, SPLITS]
     return [name for name in wanted if name in rows.schema.names]
 
 
@@ -104,4 +104,4 @@ def _with_kinds(table: pa.Table) -> pa.Table:
     for name in (GROUP, SPLITS):
         if name not in table.column_names:
             table = table.append_column(name, pa.nulls(len(table)))
-    return table.select([*COLUMNS, GROUP, SPLITS]).append_column("kinds", pa.array(kinds, pa.list_(pa.string())))
+    return table.select([*PAGE_COLUMNS, GROUP, SPLITS]).append_column("kinds", pa.array(kinds, pa.list_(pa.string())))

@@ -9,7 +9,7 @@ from lightning_noisy.audit.folder import AuditFolder
 from lightning_noisy.training.loggers.wandb_logger import log_table
 
 NAME = "audit/suspicious_images"
-COLUMNS = ("rank", "image", "id", "given_class", "suggested_class", "p_given", "p_suggested", "is_issue")
+TABLE_COLUMNS = ("rank", "image", "id", "given_class", "suggested_class", "p_given", "p_suggested", "is_issue")
 
 
 def log_suspicious_images(loggers: Sequence[Logger], audit: AuditFolder, most_images: int = 100) -> None:
@@ -29,6 +29,6 @@ def log_suspicious_images(loggers: Sequence[Logger], audit: AuditFolder, most_im
     for row in audit.first_rows(most_images):
         picture = audit.images.read(row["split"], row["row"])
         values = {**row, "image": None if picture is None else wandb.Image(picture)}
-        rows.append([values[name] for name in COLUMNS])
+        rows.append([values[name] for name in TABLE_COLUMNS])
     for logger in takers:
-        log_table(logger, NAME, COLUMNS, rows)
+        log_table(logger, NAME, TABLE_COLUMNS, rows)

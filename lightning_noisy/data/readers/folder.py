@@ -9,9 +9,10 @@ import pyarrow as pa
 from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 
-from lightning_noisy.data.image_stores import FileStore, is_utf8, readable
+from lightning_noisy.data.image_stores import FileStore, is_utf8
 from lightning_noisy.data.labelled_images import unique_ids
 from lightning_noisy.data.readers.base import SPLIT_NAMES, Columns, RawSplit, image_suffixes
+from lightning_noisy.utils.text import printable_path as printable
 
 SYSTEM_NAMES = {
     "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "#recycle", "@eadir", "lost+found",
@@ -56,7 +57,7 @@ def read_folder(root: Path, columns: Columns, argument: str, on_empty_class: str
     if len(by_split) < len(folders) or ("train" not in by_split and argument == "source"):
         raise ValueError(
             f"Expected argument `{argument}` to hold one folder of training images and one for each other split, but "
-            f"{readable(str(root))!r} holds {' and '.join(repr(readable(folder.name)) for folder in folders)}. Add a "
+            f"{printable(str(root))!r} holds {' and '.join(repr(printable(folder.name)) for folder in folders)}. Add a "
             "folder 'train' beside them or join what belongs together, or name them as `val_source` and `test_source`."
         )
     splits = {}
@@ -76,8 +77,8 @@ def _check_is_no_cover(root: Path, folders: list[Path]) -> None:
     meant = [*lists, *(folders if len(_class_folders(folders[0])) > 1 else [])]
     if meant:
         raise ValueError(
-            f"Expected argument `source` to hold a folder for each class, but {readable(str(root))!r} holds one, "
-            f"{readable(folders[0].name)!r}. Did you mean {' or '.join(repr(readable(str(path))) for path in meant)}?"
+            f"Expected argument `source` to hold a folder for each class, but {printable(str(root))!r} holds one, "
+            f"{printable(folders[0].name)!r}. Did you mean {' or '.join(repr(printable(str(path))) for path in meant)}?"
         )
 
 
@@ -106,12 +107,13 @@ def _read_class_folders(root: Path, folder: Path, columns: Columns, argument: st
         files = sorted(_image_files(class_folder, lambda kind, file: left_out.append((kind, file))))  # noqa: B023
         for kind, file in left_out:
             _count(not_read, kind, file, root)
-        name = readable(class_folder.name)
+        name = printable(class_folder.name)
         if not files and on_empty_class == "error":
-            others = f", but {len(left_out)} others, such as {readable(left_out[0][1].name)!r}" if left_out else ""
+            others = f", but {len(left_out)} others, such as {printable(left_out[0][1].name)!r}" if left_out else ""
             raise ValueError(
-                f"Class {name!r} has no images: {readable(str(class_folder))!r} holds no file that ends in .jpg, .png, "
-                f".webp or another image suffix{others}. Fill the folder, remove it, or set `on_empty_class: skip`."
+                f"Class {name!r} has no images: {printable(str(class_folder))!r} holds no file that ends in .jpg, "
+                f".png, .webp or another image suffix{others}. Fill the folder, remove it, or set `on_empty_class: "
+                "skip`."
             )
         if not files:
             empty.append(name)
@@ -119,11 +121,11 @@ def _read_class_folders(root: Path, folder: Path, columns: Columns, argument: st
         labels += [name] * len(files)
     if empty:
         words = ", ".join(map(repr, empty[:5])) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
-        rank_zero_warn(f"Class {words} has no images in {readable(str(folder))!r} and is left out.")
-    ids = pa.array(map(readable, paths), pa.string())
+        rank_zero_warn(f"Class {words} has no images in {printable(str(folder))!r} and is left out.")
+    ids = pa.array(map(printable, paths), pa.string())
     files_of_rows = ids if all(map(is_utf8, paths)) else pa.array(map(os.fsencode, paths), pa.binary())
     names = pa.array(labels, pa.string())
-    where = readable(str(folder))
+    where = printable(str(folder))
     return RawSplit(FileStore(root, files_of_rows), unique_ids(ids), names, where=where, not_read=not_read)
 
 
@@ -141,14 +143,14 @@ def _check_lists_agree(class_folder: Path, columns: Columns, argument: str) -> N
         if len(labels) > 1:
             raise ValueError(
                 f"Expected the folders in argument `{argument}` to be the classes, or one list in it to tell them, but "
-                f"{readable(str(metadata))!r} gives the images of the folder {readable(class_folder.name)!r} the "
+                f"{printable(str(metadata))!r} gives the images of the folder {printable(class_folder.name)!r} the "
                 f"labels {', '.join(map(repr, sorted(labels)[:3]))}. Join such lists into one {metadata.name!r} beside "
                 "the folders, or rename them if the folders are right."
             )
 
 
 def _count(counts: dict[str, tuple[int, str]], kind: str, file: Path, root: Path) -> None:
-    number, first = counts.get(kind, (0, readable(file.relative_to(root).as_posix())))
+    number, first = counts.get(kind, (0, printable(file.relative_to(root).as_posix())))
     counts[kind] = number + 1, first
 
 
@@ -198,7 +200,7 @@ def _itself_and_above(folder: Path) -> set[str]:
 
 
 def _warn_of_circle(link: Path) -> None:
-    rank_zero_warn(f"{readable(str(link))!r} leads to a folder that is read already, and is left out.")
+    rank_zero_warn(f"{printable(str(link))!r} leads to a folder that is read already, and is left out.")
 
 
 def _is_image(file: Path, suffixes: set[str]) -> bool:

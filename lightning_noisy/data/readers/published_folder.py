@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from lightning_noisy.utils.text import quote
+
 NOT_IN_A_LINE = "\x01"
 """The separator of a table that has but one column."""
-LONGEST_QUOTE = 80
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,9 @@ class PublishedFolder:
         if found.null_count:
             row = int(filled[np.flatnonzero(found.is_null().to_numpy(zero_copy_only=False))[0]])
             line = lines[row].as_py()
-            quoted = repr(line if len(line) <= LONGEST_QUOTE else line[:LONGEST_QUOTE] + "…")
             raise self.mistake(
                 f"whose {name!r} has lines like {form!r}",
-                f"line {row + 1} is {quoted}",
+                f"line {row + 1} is {quote(line)}",
                 "Correct the line, or download the file again.",
             )
         return {field.name: found.field(field.name) for field in found.type}

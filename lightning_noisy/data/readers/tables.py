@@ -16,6 +16,7 @@ from lightning_noisy.data.labelled_images import unique_ids
 from lightning_noisy.data.readers.base import SPLIT_NAMES, Columns, RawSplit, image_suffixes
 from lightning_noisy.data.readers.table_paths import check_no_urls, usable_paths
 from lightning_noisy.data.readers.text_tables import column_key, read_delimited, read_json_lines, typed_labels
+from lightning_noisy.utils.text import first_line
 
 IMAGE_COLUMNS = ("path", "file_name", "filename", "file", "image", "image_path", "filepath", "img", "url", "image_url")
 LABEL_COLUMNS = ("label", "noisy_label", "labels", "class", "target", "category", "fine_label")
@@ -325,9 +326,3 @@ def _class_label_names(schema: pa.Schema) -> dict[str, list[str]]:
 
 def _first_null(values: pa.Array) -> int:
     return int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0])
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in one line that ends in a full stop."""
-    lines = str(error).splitlines()
-    return (lines[0] if lines else type(error).__name__).rstrip(".") + "."

@@ -17,7 +17,7 @@ from lightning_noisy.training.loggers.wandb_logger import NoisyWandbLogger, log_
 
 MANY_CLASSES = 200
 """Above it matrices are drawn a tenth as often and no tables are written."""
-CHECKPOINT_KEY = "wandb_run"
+LOG_STATE_KEY = "wandb_run"
 """Where a checkpoint holds which W&B run to go on with."""
 CSV_KEY = "csv_log"
 """Where a checkpoint holds which CSV file to go on with."""
@@ -115,12 +115,12 @@ class NoiseLog(L.Callback):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         for logger in trainer.loggers:
             if isinstance(logger, NoisyWandbLogger):
-                checkpoint[CHECKPOINT_KEY] = logger.run_state()
+                checkpoint[LOG_STATE_KEY] = logger.run_state()
             elif isinstance(logger, NoisyCSVLogger):
                 checkpoint[CSV_KEY] = logger.metrics_file
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._run_state = checkpoint.get(CHECKPOINT_KEY)
+        self._run_state = checkpoint.get(LOG_STATE_KEY)
         if trainer.training and CSV_KEY in checkpoint:
             for logger in trainer.loggers:
                 if isinstance(logger, NoisyCSVLogger):

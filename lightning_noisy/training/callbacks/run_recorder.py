@@ -12,12 +12,12 @@ from lightning_noisy.models.adapter_files import describe_adapter
 from lightning_noisy.noise.counting import counts_to_triples
 from lightning_noisy.run_record import RunRecord, as_numbers, package_versions
 
-CHECKPOINT_KEY = "noisy_run"
+RUN_RECORD_KEY = "noisy_run"
 """Where a checkpoint holds the record."""
-CONFIG_KEY = "cli_config"
+CLI_CONFIG_KEY = "cli_config"
 """Where a checkpoint of the command line holds how it was called: ``data``, ``model``, ``trainer``."""
 
-HYPERPARAMETERS = (
+CLASSIFIER_HYPERPARAMETERS = (
     "optimizer",
     "lr_scheduler",
     "lr_warmup_steps",
@@ -51,7 +51,7 @@ class RunRecorder(L.Callback):
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         # The module writes it too, for checkpoints of weights alone, but its hook is easily overridden.
-        checkpoint[CHECKPOINT_KEY] = describe_run(trainer, pl_module).to_dict()
+        checkpoint[RUN_RECORD_KEY] = describe_run(trainer, pl_module).to_dict()
 
     def state_dict(self) -> dict[str, Any]:
         return {"seconds": self.seconds}
@@ -104,7 +104,7 @@ def _callback(trainer: Any, kind: type) -> Any:
 
 def _hyperparameters(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
     hparams = pl_module.hparams
-    found = {name: _in_words(hparams[name]) for name in HYPERPARAMETERS if name in hparams}
+    found = {name: _in_words(hparams[name]) for name in CLASSIFIER_HYPERPARAMETERS if name in hparams}
     if trainer.optimizers:
         optimizer = trainer.optimizers[0]
         settings = {name: optimizer.defaults[name] for name in ("lr", "weight_decay") if name in optimizer.defaults}

@@ -11,6 +11,8 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
+from lightning_noisy.utils.atomic_files import atomic_path
+
 STEP = "step"
 
 
@@ -88,12 +90,13 @@ class CSVWriter(ExperimentWriter):
 
     def _replace(self, rows: Sequence[Mapping[str, str]]) -> None:
         os.makedirs(self.log_dir, exist_ok=True)
-        part = f"{self.metrics_file_path}.part"
-        with open(part, "w", newline="", encoding="utf-8") as file:
+        with (
+            atomic_path(Path(self.metrics_file_path)) as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(part, self.metrics_file_path)
 
 
 def read_rows(path: str | Path) -> list[dict[str, str]]:

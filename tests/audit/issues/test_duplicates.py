@@ -8,8 +8,8 @@ import torch
 from PIL import Image, ImageDraw, ImageEnhance
 
 from lightning_noisy.audit.issues import duplicates
+from lightning_noisy.audit.issues.columns import Pictures, issue_columns
 from lightning_noisy.audit.issues.duplicates import find_duplicates
-from lightning_noisy.audit.issues.finding import Pictures, issue_columns
 
 from .small import facts_of, pictures
 

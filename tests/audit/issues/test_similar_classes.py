@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_noisy.audit.issues.found import Found, Leak, SimilarClasses
+from lightning_noisy.audit.issues.findings import IssueFindings, Leak, SimilarClasses
 from lightning_noisy.audit.issues.similar_classes import similar_classes
 from lightning_noisy.audit.judging.by_features import judge_by_probe
 
@@ -46,8 +46,8 @@ def test_separability_is_the_share_of_pairs_in_the_right_order():
 
 def test_they_are_told_in_words_and_read_again():
     pairs = [SimilarClasses(2 * n, 2 * n + 1, 0.51, 0.4, 0.9) for n in range(7)]
-    found = Found(kinds={"outlier": 1}, leaks=[Leak("test", 1, 10)], similar_classes=pairs)
-    assert Found.from_dict(json.loads(json.dumps(dataclasses.asdict(found)))) == found
+    found = IssueFindings(kinds={"outlier": 1}, leaks=[Leak("test", 1, 10)], similar_classes=pairs)
+    assert IssueFindings.from_dict(json.loads(json.dumps(dataclasses.asdict(found)))) == found
     said = found.sentences(["cat", "ki\u202etten", *map(str, range(2, 14))])
     assert said[0] == (
         "1 of 10 test images (10.0%) are among the training or validation images too: an accuracy measured on them is "

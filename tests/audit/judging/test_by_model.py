@@ -116,7 +116,7 @@ def test_a_broken_off_audit_goes_on_where_it_was(data, model, tmp_path, monkeypa
     with monkeypatch.context() as breaking, pytest.raises((KeyboardInterrupt, SystemExit)):
         breaking.setattr(parts.PartWriter, "add", break_off)
         audit_labels(model, data, tmp_path / "audit", trainer=trainer())
-    assert (tmp_path / "audit" / parts.FOLDER).is_dir()
+    assert (tmp_path / "audit" / parts.PARTS_FOLDER).is_dir()
     with pytest.raises(ValueError, match=r"to hold a finished audit, but it has no summary\.json"):
         LabelAudit(tmp_path / "audit")
     done = parts.positions_done(tmp_path / "audit", len(whole))
@@ -158,10 +158,10 @@ def test_the_folder_of_another_audit_is_refused(data, model, tmp_path):
 
 def test_nothing_of_the_users_in_the_folder_is_replaced(data, model, tmp_path):
     audit = audit_labels(model, data, trainer=trainer())
-    for name in ("issues.csv", parts.FOLDER):
+    for name in ("issues.csv", parts.PARTS_FOLDER):
         folder = tmp_path / name
         folder.mkdir()
-        (folder / name).mkdir() if name == parts.FOLDER else (folder / name).write_text("mine")
+        (folder / name).mkdir() if name == parts.PARTS_FOLDER else (folder / name).write_text("mine")
         with pytest.raises(ValueError, match=f"holds {name!r}, which comes from elsewhere"):
             audit_labels(model, data, folder, trainer=trainer())
         assert [path.name for path in folder.iterdir()] == [name]

@@ -3,7 +3,7 @@
 import pytest
 
 from lightning_noisy.audit.judging.by_model import audit_labels
-from lightning_noisy.audit.report.wandb_table import COLUMNS, NAME, log_suspicious_images
+from lightning_noisy.audit.report.wandb_table import NAME, TABLE_COLUMNS, log_suspicious_images
 from lightning_noisy.training.loggers.wandb_logger import NoisyWandbLogger
 
 from ...training.loggers.wandb_file import finish, read_artifacts, read_history, read_table, run_files
@@ -21,9 +21,9 @@ def test_the_first_rows_are_there_with_their_pictures(tmp_path):
     (path,) = run_files(tmp_path)
     (logged,) = [row[f"{NAME}/path"] for row in read_history(path) if f"{NAME}/path" in row]
     columns, rows = read_table(path.parent / "files" / logged)
-    assert columns == list(COLUMNS)
+    assert columns == list(TABLE_COLUMNS)
     expected = audit.table.slice(0, 7).to_pylist()
-    assert [row[COLUMNS.index("id")] for row in rows] == [row["id"] for row in expected]
+    assert [row[TABLE_COLUMNS.index("id")] for row in rows] == [row["id"] for row in expected]
     (artifact,) = read_artifacts(path)
     names = [entry.path for entry in artifact.manifest.contents]
     assert sum(name.startswith("media/images/") and name.endswith(".png") for name in names) == 7

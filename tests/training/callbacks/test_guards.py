@@ -7,7 +7,7 @@ from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
 from lightning_noisy import NoiseConfig, NoisyImageClassifier, NoisyLabelMixin
-from lightning_noisy.training.callbacks.collapse_guard import ClassCollapseGuard, ReproducibleSteps
+from lightning_noisy.training.callbacks.guards import ClassCollapseGuard, ReproducibleSteps
 
 from ..small import QUIET, OwnModule, loader
 

@@ -4,7 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lightning_noisy.audit.cleaning.decisions import quote
+import numpy as np
+import pyarrow as pa
+
+from lightning_noisy.audit.issues.columns import Pictures, is_in_conflict
+from lightning_noisy.audit.issues.duplicates import Duplicates
+from lightning_noisy.audit.schema import KINDS, LABEL_KIND, SPLITS
+from lightning_noisy.noise.functional import NO_LABEL
+from lightning_noisy.utils.text import quote
 
 MOST_PAIRS = 5
 SPLIT_WORDS = {"train": "training", "val": "validation", "test": "test"}
@@ -54,7 +61,7 @@ class SimilarClasses:
 
 
 @dataclass(frozen=True)
-class Found:
+class IssueFindings:
     """The numbers.
 
     Args:
@@ -76,7 +83,7 @@ class Found:
     similar_classes: list[SimilarClasses] = field(default_factory=list)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Found":
+    def from_dict(cls, values: Mapping[str, Any]) -> "IssueFindings":
         """From what :func:`dataclasses.asdict` gave."""
         pairs = [SimilarClasses(**pair) for pair in values["similar_classes"]]
         return cls(**{**values, "leaks": [Leak(**leak) for leak in values["leaks"]], "similar_classes": pairs})
@@ -119,6 +126,45 @@ class Found:
         if poor:
             said.append(f"Of the pictures, {', '.join(poor)}.")
         return said
+
+
+def summarise_issues(
+    table: pa.Table, pictures: Pictures, duplicates: Duplicates, audited: Sequence[int] | np.ndarray
+) -> IssueFindings:
+    """From the issue columns of ``N`` images.
+
+    Args:
+        table: Of :func:`~lightning_noisy.audit.issues.columns.issue_columns`.
+        pictures: The images.
+        duplicates: Among them.
+        audited: (M,) the rows of the audited ones.
+    """
+    rows = table.take(pa.array(audited))
+    counts = {kind: rows[f"is_{kind}"] for kind in KINDS if kind != LABEL_KIND}
+    group, is_grouped = duplicates.group, duplicates.group >= 0
+    known = np.flatnonzero(is_in_conflict(group, pictures.labels) & (pictures.labels != NO_LABEL))
+    pair, size = np.unique(np.stack([group[known], pictures.labels[known]]), axis=1, return_counts=True)
+    most = np.zeros(group.max(initial=-1) + 1, dtype=np.int64)
+    np.maximum.at(most, pair[0], size)
+    return IssueFindings(
+        kinds={kind: int(np.count_nonzero(flags.to_numpy())) for kind, flags in counts.items() if not flags.null_count},
+        pictures=len(most),
+        conflicts=len(np.unique(group[known])),
+        wrong_at_least=len(known) - int(most.sum()),
+        most_copies=int(np.bincount(group[is_grouped], minlength=1).max()),
+        leaks=_leaks(group, pictures.splits),
+    )
+
+
+def _leaks(group: np.ndarray, splits: np.ndarray) -> list[Leak]:
+    """Of a group whose first split is earlier, all images of a later one."""
+    is_grouped = group >= 0
+    first = np.full(group.max(initial=-1) + 1, len(SPLITS))
+    np.minimum.at(first, group[is_grouped], splits[is_grouped])
+    leaked = is_grouped.copy()
+    leaked[is_grouped] = first[group[is_grouped]] < splits[is_grouped]
+    numbers = {number: int((leaked & (splits == number)).sum()) for number in range(1, len(SPLITS))}
+    return [Leak(SPLITS[number], images, int((splits == number).sum())) for number, images in numbers.items() if images]
 
 
 def _leak_in_words(leak: Leak, agreement: float | None) -> str:
