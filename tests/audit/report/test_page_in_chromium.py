@@ -9,7 +9,7 @@ import pytest
 from lightning_noisy.audit.report.page import write_report
 from tests.audit.report.small_audit import write_audit
 
-from .chromium import CHROMIUM, browser, saved  # noqa: F401
+from .chromium import CHROMIUM, saved
 
 NAMES = ["ant", "bee", "<script>window.pwned = 1</script>", "abc\u202egnp.exe", "x" * 10_000, "__proto__"]
 IMAGES = 90

@@ -6,7 +6,7 @@ from lightning_noisy.audit.report.page import write_report
 
 from ..made import audit_of, mark
 from ..scrape import write_scrape
-from .chromium import CHROMIUM, browser, saved  # noqa: F401
+from .chromium import CHROMIUM, saved
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: `apt-get install chromium` brings one")
 
@@ -40,7 +40,7 @@ def report(tmp_path_factory):
 
 
 @pytest.fixture
-def page(browser, report):  # noqa: F811
+def page(browser, report):
     context = browser.new_context(accept_downloads=True)
     page = context.new_page()
     page.set_default_timeout(5000)
@@ -103,7 +103,7 @@ def test_copies_are_decided_by_keyboard(page):
     assert {"id": "red2.png", "decision": "drop"} in saved(page)["decisions"]
 
 
-def test_a_phone_shows_all_of_it(browser, report):  # noqa: F811
+def test_a_phone_shows_all_of_it(browser, report):
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     page = context.new_page()
     page.goto(report.as_uri())
