@@ -42,7 +42,7 @@ def render_card(trained: TrainedModel, options: CardOptions, estimate: NoiseEsti
         folder_name: For the title where there is no better one.
     """
     record, layer = trained.record, trained.noise_layer
-    metrics = as_numbers({**record.metrics, **options.metrics})
+    metrics = as_numbers({**record.metrics, **(options.metrics or {})})
     replaced = ".original_module."  # the head as it was before an adapter's
     parameters = sum(p.numel() for name, p in trained.clean_model.named_parameters() if replaced not in name)
     timm_model = trained.timm_model

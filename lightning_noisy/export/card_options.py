@@ -4,8 +4,9 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
@@ -16,29 +17,50 @@ NOISY_MODEL_TYPE = "noisy_image_classification"
 """The ``model_type`` of a model that still has its noise layer; an export has its library's own."""
 
 
+class CardArguments(TypedDict, total=False):
+    """The keyword arguments of :class:`CardOptions` beside licence and repository, for functions that hand them on."""
+
+    model_name: str | None
+    description: str | None
+    base_model: str | None
+    datasets: Sequence[str] | None
+    metrics: Mapping[str, float] | None
+
+
 @dataclass(frozen=True)
 class CardOptions:
     """What the user says of the model, beside what its training has recorded.
 
     Args:
         license: The licence of the weights, by the Hub's identifier: ``"apache-2.0"``, ``"cc-by-nc-4.0"``, ``"other"``.
+            It has no default.
         repo_id: Where it will lie on the Hub; the snippets load it from there. By default they load the folder.
         model_name: The title; the repository's or the folder's name by default.
         description: A few sentences in front.
         base_model: The repository that it was fine-tuned from; known where the backbone came from the Hub.
         datasets: The repositories of its data; known where they came from the Hub.
-        metrics: More metrics, by name; ``test/accuracy_clean`` for instance. Names end in ``_clean`` or ``_noisy``.
+        metrics: More metrics, by name; ``test/accuracy_clean`` for instance. Names end in ``_clean`` or ``_noisy``,
+            after the labels they are against.
+
+    Raises:
+        ValueError: If there is no licence, or an argument is wrong.
     """
 
-    license: str
+    license: str | None
     repo_id: str | None = None
     model_name: str | None = None
     description: str | None = None
     base_model: str | None = None
     datasets: Sequence[str] | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
+        if not self.license:
+            raise ValueError(
+                "Expected argument `license` to be given, the licence under which the weights may be used, such as "
+                "'apache-2.0' or 'cc-by-nc-4.0', but got none. It must allow no more than the licences of the base "
+                "model and of the data do."
+            )
         check_license(self.license, "the weights", "the licences of the base model and the data")
         for name, repo_id in [
             ("repo_id", self.repo_id),
@@ -46,33 +68,10 @@ class CardOptions:
             *(("datasets", dataset) for dataset in self.datasets or ()),
         ]:
             check_repo_id(name, repo_id)
-        for name, value in self.metrics.items():
+        for name, value in (self.metrics or {}).items():
             number = plain_number(value)
             if number is None or not math.isfinite(number):
                 raise ValueError(f"Expected argument `metrics` to hold finite numbers, but got {value!r} for {name!r}.")
-
-
-def card_options(
-    license: str | None,
-    repo_id: str | None,
-    model_name: str | None,
-    description: str | None,
-    base_model: str | None,
-    datasets: Sequence[str] | None,
-    metrics: Mapping[str, float] | None,
-) -> CardOptions:
-    """What the user says of the model, checked.
-
-    Raises:
-        ValueError: If there is no licence, or an argument is wrong.
-    """
-    if not license:
-        raise ValueError(
-            "Expected argument `license` to be given, the licence under which the weights may be used, such as "
-            "'apache-2.0' or 'cc-by-nc-4.0', but got none. It must allow no more than the licences of the base model "
-            "and of the data do."
-        )
-    return CardOptions(license, repo_id, model_name, description, base_model, datasets, dict(metrics or {}))
 
 
 def is_saved_export(path: str | Path) -> bool:

@@ -3,15 +3,14 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Unpack
 
 from torch import nn
 
 from lightning_noisy import models
 from lightning_noisy.export.card import base_on_hub, render_card
-from lightning_noisy.export.card_options import CARD_FILE, CardOptions, card_options
+from lightning_noisy.export.card_options import CARD_FILE, CardArguments, CardOptions
 from lightning_noisy.export.checkpoints import load_checkpoint
 from lightning_noisy.export.noise_estimate import COUNTS_FILE, MATRIX_FILE, estimate_noise
 from lightning_noisy.export.trained_model import Source, TrainedModel, resolve_model
@@ -43,11 +42,7 @@ def export_clean(
     adapter: Literal["merge", "keep"] = "merge",
     overwrite: bool = False,
     repo_id: str | None = None,
-    model_name: str | None = None,
-    description: str | None = None,
-    base_model: str | None = None,
-    datasets: Sequence[str] | None = None,
-    metrics: Mapping[str, float] | None = None,
+    **card: Unpack[CardArguments],
 ) -> Path:
     """Writes the clean model in its library's own format, its card, and the noise beside it.
 
@@ -67,11 +62,9 @@ def export_clean(
             PEFT's format, beside the name of the model under it, which must be on the Hub.
         overwrite: Whether to replace files in a directory that is not empty; files of other names are left alone.
         repo_id: Where the model will lie on the Hub, for the code on the card.
-        model_name: The card's title.
-        description: The card's first sentences.
-        base_model: The repository that the model was fine-tuned from, where the training does not know it.
-        datasets: The repositories of the data, where the training does not know them.
-        metrics: More metrics for the card; names end in ``_clean`` or ``_noisy`` after the labels they are against.
+        **card: What the card says beside the record of the training, as of
+            :class:`~lightning_noisy.export.card_options.CardOptions`: ``model_name``, ``description``, ``base_model``,
+            ``datasets``, ``metrics``.
 
     Returns:
         The directory.
@@ -81,7 +74,7 @@ def export_clean(
     """
     if adapter not in ("merge", "keep"):
         raise ValueError(f"Expected argument `adapter` to be 'merge' or 'keep', but got {adapter!r}.")
-    options = card_options(license, repo_id, model_name, description, base_model, datasets, metrics)
+    options = CardOptions(license, repo_id, **card)
     directory = Path(directory).expanduser()
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"Expected argument `directory` to be a folder, but {str(directory)!r} is a file.")
@@ -90,7 +83,7 @@ def export_clean(
             f"Expected argument `directory` to be an empty folder, but {str(directory)!r} is not empty. Name another "
             "one, or replace its files by `overwrite` (`--overwrite`)."
         )
-    trained = load_trained_model(model, merge=adapter == "merge", base_model=base_model)
+    trained = load_trained_model(model, merge=adapter == "merge", base_model=options.base_model)
     if adapter == "keep" and models.adapter_config(trained.clean_model) is None:
         raise ValueError(
             "Expected argument `adapter` to be 'merge' for a model without an adapter of its own, but got 'keep'."
@@ -138,7 +131,7 @@ def write_export(trained: TrainedModel, folder: Path, options: CardOptions, fold
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
 
 
-def _set_license(path: Path, license: str) -> None:
+def _set_license(path: Path, license: str | None) -> None:
     """timm's config names the licence of the weights that the training started from."""
     config = json.loads(path.read_text(encoding="utf-8"))
     if "license" in config.get("pretrained_cfg", {}):

@@ -1,15 +1,14 @@
 """The push to the Hub: one commit, or none."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from huggingface_hub import CommitOperationAdd, ModelCard
 
 from lightning_noisy._version import __version__
-from lightning_noisy.export.card_options import CARD_FILE, CardOptions, card_options, is_saved_export
+from lightning_noisy.export.card_options import CARD_FILE, CardArguments, CardOptions, is_saved_export
 from lightning_noisy.hub.commit import Target, open_repository
 
 if TYPE_CHECKING:
@@ -45,11 +44,7 @@ def push_clean(
     commit_message: str | None = None,
     overwrite_card: bool = False,
     dry_run: bool = False,
-    model_name: str | None = None,
-    description: str | None = None,
-    base_model: str | None = None,
-    datasets: Sequence[str] | None = None,
-    metrics: Mapping[str, float] | None = None,
+    **card: Unpack[CardArguments],
 ) -> PushReport:
     """Exports a clean model as :func:`export_clean` does and pushes it in one commit.
 
@@ -67,17 +62,13 @@ def push_clean(
         commit_message: The commit's title.
         overwrite_card: Whether to replace a README that is in the repository already.
         dry_run: Whether to only say what would be pushed; nothing is sent.
-        model_name: As of :func:`export_clean`.
-        description: As of :func:`export_clean`.
-        base_model: As of :func:`export_clean`.
-        datasets: As of :func:`export_clean`.
-        metrics: As of :func:`export_clean`.
+        **card: As of :func:`export_clean`.
 
     Raises:
         ValueError: If an argument is wrong or there is no such model.
         PushError: If the Hub refuses or can't be reached.
     """
-    options = card_options(license, repo_id, model_name, description, base_model, datasets, metrics)
+    options = CardOptions(license, repo_id, **card)
     message = commit_message or f"Clean image classifier, trained by lightning-noisy {__version__}"
     target = Target(repo_id, "model", private, revision, create_pr, token, message)
     if isinstance(model, str | Path) and is_saved_export(model):
