@@ -4,7 +4,8 @@ import json
 import subprocess
 import sys
 
-from .hub_server import TOKEN, client_env
+from .hub_server import TOKEN
+from .processes import client_env
 
 
 class Client:

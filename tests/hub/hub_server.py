@@ -20,19 +20,17 @@ waits for an answer; for the other routes it waits without end.
 
 import hashlib
 import json
-import os
 import re
-import subprocess
 import sys
 import threading
 import time
 from base64 import b64decode
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
+
+from .hub_messages import Answer, Commit, Fault, HubError, Repo, Request
 
 USER = "me"
 TOKEN = "hf_testtokenofthetestserver"
@@ -55,89 +53,6 @@ ROUTES = {
     "head": ("HEAD", f"{_GIT}/resolve{_REVISION}/(?P<path>.+)"),
     "resolve": ("GET", f"{_GIT}/resolve{_REVISION}/(?P<path>.+)"),
 }
-
-
-class HubError(Exception):
-    """An answer other than success."""
-
-    def __init__(self, status: int, message: str, code: str | None = None, **headers: str) -> None:
-        super().__init__(message)
-        named = {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {})
-        named |= {name.replace("_", "-"): value for name, value in headers.items()}
-        self.answer = Answer({"error": message}, status, named)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What is sent back; a body that is not bytes goes as JSON."""
-
-    body: Any
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Commit:
-    """A commit with the complete tree after it."""
-
-    oid: str
-    message: str
-    description: str
-    files: Mapping[str, bytes]
-
-
-@dataclass
-class Repo:
-    """A repository; a pull request is a branch named `refs/pr/N`."""
-
-    private: bool
-    branches: dict[str, list[Commit]]
-
-    def history(self, revision: str) -> list[Commit]:
-        """The commits up to a branch's end or up to an oid, the oldest first."""
-        if revision in self.branches:
-            return self.branches[revision]
-        for commits in self.branches.values():
-            for place, commit in enumerate(commits, 1):
-                if commit.oid == revision:
-                    return commits[:place]
-        raise HubError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
-
-
-@dataclass
-class Request:
-    """A request as it came; `status` stays None where no answer was sent, `body` holds what was read of it."""
-
-    route: str
-    method: str
-    path: str
-    headers: dict[str, str]  # the names in lower case
-    params: dict[str, str]  # the parts of the path
-    body: bytes = b""
-    status: int | None = None
-
-    @property
-    def token(self) -> str | None:
-        return self.headers.get("authorization", "").removeprefix("Bearer ") or None
-
-    @property
-    def repo_key(self) -> str:
-        """The repository's name in `HubServer.repos`."""
-        kind = self.params.get("kind", "models")
-        return self.params["id"] if kind == "models" else f"{kind}/{self.params['id']}"
-
-
-@dataclass
-class Fault:
-    """What goes wrong the next `times` times that the route is asked."""
-
-    route: str
-    times: float = 1
-    seconds: float = 0.0  # waited for before the body is read
-    reads: int | None = None  # bytes read of the request's body; None: all
-    runs: bool = True  # whether the request takes effect and is answered
-    answer: Answer | None = None  # sent instead of the true one
-    sends: int | None = None  # bytes sent of the answer's body; None: all; 0: not even the head
 
 
 class HubServer:
@@ -441,21 +356,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *args: Any) -> None:
         """Say nothing: `HubServer.requests` has it all."""
-
-
-def client_env(server: HubServer, home: Path) -> dict[str, str]:
-    """The environment of a process whose Hub is the server and whose cache is under `home`."""
-    foreign = re.compile(r"HF_|HUGGING|TRANSFORMERS_|.*_proxy$", re.IGNORECASE)
-    kept = {name: value for name, value in os.environ.items() if not foreign.match(name)}
-    own = {"HF_ENDPOINT": server.url, "HF_TOKEN": server.token, "HF_HOME": str(home / "hf_home"), "HF_HUB_OFFLINE": "0"}
-    off = ("XET", "TELEMETRY", "PROGRESS_BARS", "UPDATE_CHECK")
-    return kept | own | {f"HF_HUB_DISABLE_{name}": "1" for name in off}
-
-
-def run_client(server: HubServer, home: Path, script: str, *args: object, **env: str) -> Any:
-    """Run a script as a client (`json` and `sys` are there); returns the JSON of the last line that it prints."""
-    command = [sys.executable, "-c", "import json, sys\n" + script, *map(str, args)]
-    environment = client_env(server, home) | env
-    done = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return json.loads((done.stdout.strip() or "null").splitlines()[-1])

@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from .hub_server import HubServer, run_client
+from .hub_server import HubServer
+from .processes import run_client
 
 README = "---\nlicense: apache-2.0\n---\n# A model\n"
 FILES = {

@@ -18,7 +18,8 @@ from lightning_noisy.hub import export_clean
 from ..export.small import images
 from ..hf.small import noisy_vit, tiny_vit
 from .client import Client
-from .hub_server import TOKEN, HubServer, run_client
+from .hub_server import TOKEN, HubServer
+from .processes import run_client
 
 CLIENT = """
 import io, json, logging, sys

@@ -18,7 +18,8 @@ from lightning_noisy.audit.cleaning.cleaning import Cleaning
 from lightning_noisy.audit.cleaning.dataset_card import render_dataset_card
 
 from ...hub.client import Client
-from ...hub.hub_server import HubServer, run_client
+from ...hub.hub_server import HubServer
+from ...hub.processes import run_client
 from ...photos import draw_image
 from ..made import audit_of, hashes, make_audit, write_decisions
 
