@@ -17,7 +17,7 @@ class ImageBatch:
         clean_labels: (B,) int64, -1 where unknown; ``None`` where the split has none.
         ids: B strings.
         weights: (B,) float32, what each image weighs in the training loss; ``None`` where the data have no weights.
-        soft_labels: (B, K) float32, what to train on in the place of ``noisy_labels``; ``None`` where that is those.
+        soft_labels: (B, K) float32, what to train on in place of ``noisy_labels``; ``None`` where that is those.
     """
 
     images: Tensor

@@ -84,8 +84,8 @@ class LabelRefinement(L.Callback):
             rank_zero_warn(f"The given labels are trained on as they are: {said[CAUTION]}.")
             return
         rank_zero_info(
-            f"Going by the pretrained features, about {float(said[ERRORS]):.0%} of the {len(labels):,} training labels "
-            "are wrong. The network is trained on what the features say of each label."
+            f"Judging by the pretrained features, about {float(said[ERRORS]):.0%} of the {len(labels):,} training "
+            "labels are wrong. The network is trained on what the features say of each label."
         )
         datamodule.give_soft_labels(soft_labels.numpy())
 

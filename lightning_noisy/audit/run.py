@@ -64,7 +64,7 @@ class AuditRun:
     probabilities: bool
 
     def make(self, output: str | Path | None, look_at_all: Callable[[Path], LabelScan]) -> LabelAudit:
-        """The finished audit; one that was killed goes on, one that is finished is not made again.
+        """The finished audit; one that was killed is resumed, one that is finished is not made again.
 
         Args:
             output: Its folder; a temporary one by default.

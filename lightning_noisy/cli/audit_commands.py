@@ -132,7 +132,9 @@ def _features(arguments: Sequence[str]) -> None:
     parser.add_argument("--config", action="config", help="A YAML file with these options.")
     parser.add_argument("--backbone", type=str, required=True, help=BACKBONE_HELP)
     parser.add_argument("--pretrained", type=bool, default=True, help=PRETRAINED_HELP)
-    parser.add_argument("--output", type=str, required=True, help="The folder; the same again goes on after a kill.")
+    parser.add_argument(
+        "--output", type=str, required=True, help="The folder; the same command resumes it after a kill."
+    )
     _add_data_and_trainer(parser, None)
     options = parser.parse_args(list(arguments))
     parts = parser.instantiate_classes(options)
@@ -183,10 +185,10 @@ def _audit_parser(data: Mapping[str, Any] | None) -> AuditParser:
     add("--backbone", type=str | None, default=None, help="Without a checkpoint: " + BACKBONE_HELP)
     add("--pretrained", type=bool, default=True, help=PRETRAINED_HELP)
     add("--features", type=str | None, default=None, help="Where the backbone's features are or are to be kept.")
-    add("--output", type=str, required=True, help="The folder of the audit; the same again goes on after a kill.")
+    add("--output", type=str, required=True, help="The folder of the audit; the same command resumes it after a kill.")
     add("--report", type=bool, default=True, help="Whether to write report.html, a page to review the labels.")
     add("--report_images", type=int, default=1000, help="How many of the most suspicious images are on that page.")
-    add("--folds", type=int | None, default=None, help="Train so many models, each for images that it has not seen.")
+    add("--folds", type=int | None, default=None, help="Train this many models, each for images that it has not seen.")
     add("--probabilities", type=bool, default=False, help="Whether to keep the posterior of all classes too.")
     _add_data_and_trainer(parser, data)
     return parser

@@ -35,7 +35,7 @@ def other_processes(trainer: Any) -> Iterator[None]:
     if "LOCAL_RANK" not in os.environ:
         folder = Path(trainer.default_root_dir) / "logs"
         os.environ[LOGS_VARIABLE] = str(folder.absolute())
-        rank_zero_info(f"What the other processes say goes to {folder / 'rank_*.log'}.")
+        rank_zero_info(f"The output of the other processes goes to {folder / 'rank_*.log'}.")
     try:
         yield
     except Exception:
@@ -46,7 +46,7 @@ def other_processes(trainer: Any) -> Iterator[None]:
 
 @contextmanager
 def redirect_rank_output() -> Iterator[None]:
-    """In one of the other processes: all that it says goes to its file, and that it has failed to the terminal too."""
+    """In one of the other processes: all its output goes to its file; a failure is told on the terminal too."""
     rank = int(os.environ.get("LOCAL_RANK", 0))
     if not os.environ.get(LOGS_VARIABLE) or rank == 0:
         yield
@@ -62,7 +62,7 @@ def redirect_rank_output() -> Iterator[None]:
         if not is_quiet:
             if isinstance(error, Exception):
                 traceback.print_exc()
-            os.write(terminal, f"Process {rank} has failed, its last words are in {path}\n".encode())
+            os.write(terminal, f"Process {rank} has failed, its last messages are in {path}\n".encode())
         raise
 
 

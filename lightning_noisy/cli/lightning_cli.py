@@ -115,7 +115,7 @@ def main(args: ArgsType = None, run: bool = True) -> NoisyCLI:
 
 
 def train_fold(config: dict[str, Any], datamodule: L.LightningDataModule, directory: Path) -> L.LightningModule:
-    """Trains as a ``fit`` with this config would, on other images; goes on where a killed one in ``directory`` was.
+    """Trains as a ``fit`` with this config would, on other images; resumes where a killed one in ``directory`` stopped.
 
     Args:
         config: ``model``, ``data``, ``trainer`` and ``seed_everything``.
@@ -153,5 +153,5 @@ def console_script() -> None:
                 main()
     except SIGTERMException:
         # By itself Lightning ends as if all were done, which a scheduler would believe.
-        print(f"{PROGRAM}: ended by SIGTERM. The same command with `--ckpt_path last` goes on.", file=sys.stderr)
+        print(f"{PROGRAM}: ended by SIGTERM. The same command with `--ckpt_path last` resumes it.", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)

@@ -304,7 +304,7 @@ class NoisyImageDataModule(L.LightningDataModule):
         return not self._augmentation.get("no_aug", False)
 
     def give_features(self, features: Tensor, rows: Mapping[str, np.ndarray]) -> None:
-        """From now on a fit gets what a frozen backbone saw in the place of the images; :meth:`setup` has been there.
+        """From now on a fit gets what a frozen backbone saw in place of the images; :meth:`setup` has been there.
 
         Args:
             features: (N, D), mapped from a file if need be.

@@ -41,7 +41,7 @@ class LabelledImages:
         store: Reads the images.
         rows: (N,) int64, the store's row of each image.
         weights: (N,) float32, what each image weighs in the training loss; ``None`` is one.
-        soft_labels: (N, K), what is trained on in the place of the given labels; rows sum to one.
+        soft_labels: (N, K), what is trained on in place of the given labels; rows sum to one.
     """
 
     ids: pa.StringArray

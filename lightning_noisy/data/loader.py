@@ -89,7 +89,7 @@ class ImageDataset(Dataset[Sample]):
 
 
 class FeatureDataset(ImageDataset):
-    """Gives what a frozen backbone saw in the place of the images.
+    """Gives what a frozen backbone saw in place of the images.
 
     Args:
         images: The split.
@@ -204,7 +204,7 @@ class ResumableLoader(DataLoader):
         return {"epoch": self.sampler.epoch, "batches_done": self._batches_done}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """The next iteration goes on behind the batches that were handed out, without reading them again."""
+        """The next iteration resumes after the batches that were handed out, without reading them again."""
         self.sampler.set_epoch(state_dict["epoch"])
         self._batches_to_skip = self._batches_done = state_dict["batches_done"]
         assert self.batch_size is not None

@@ -1,4 +1,4 @@
-"""A pass of a frozen backbone over all images: its features, as a table that goes on after a kill."""
+"""A pass of a frozen backbone over all images: its features, as a table; resumed after a kill."""
 
 import hashlib
 import json
@@ -68,7 +68,7 @@ def extract_features(
 ) -> Features:
     """The features of all images, each looked at once, not augmented.
 
-    In several processes every one of them must call it. A run that was killed goes on where it was; one that is
+    In several processes every one of them must call it. A run that was killed resumes where it stopped; one that is
     finished is read, if backbone, transform and images are the same.
 
     Args:

@@ -28,7 +28,7 @@ class FrozenFeatures(L.Callback):
 
     Before a fit the frozen backbone looks at all images once; what it saw is kept in half precision, and the training
     and the validation of the fit see that. The weights, the checkpoints and everything after the fit are those of the
-    whole model. A fit that goes on from a checkpoint finds the features where they were; those of other images or of
+    whole model. A fit that resumes from a checkpoint finds the features where they were; those of other images or of
     another backbone are made anew. Where the backbone is not frozen, or images change from epoch to epoch, it says so
     and does nothing.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 STRENGTHS = tuple(10 ** (-exponent / 2) for exponent in range(4, 15))
 """Of the penalty, from the strongest on: 1e-2 to 1e-7."""
 STEPS = 30
-"""Of L-BFGS at each strength; each goes on from where the stronger one has ended."""
+"""Of L-BFGS at each strength; each starts from where the stronger one has ended."""
 MOST_VALUES_AT_ONCE = 2**24
 
 

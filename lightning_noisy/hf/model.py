@@ -136,7 +136,7 @@ class NoisyForImageClassification(PreTrainedModel):
                 folder that transformers or timm has saved, an image classifier of transformers, or a ``PeftModel``
                 around one.
             noise: A :class:`~lightning_noisy.NoiseConfig` or its dict; ``None`` is plain cross-entropy; ``"export"``
-                goes on from the noise layer that lies beside an exported model.
+                continues with the noise layer that lies beside an exported model.
             id2label: The class names by number, or in order; the backbone's own classes by default.
             label2id: The numbers by class name.
             **options: Of ``from_pretrained``: ``dtype``, ``revision``, ``token``, ``device_map``, ...

@@ -37,6 +37,6 @@ def check_layer_is_told(model: Any) -> None:
         if isinstance(module, NoiseLayer) and module.config.warmup_epochs != 0:
             raise ValueError(
                 f"Expected the noise layer {name!r} of {type(model).__name__} to be in a NoisyForImageClassification, "
-                "which the Trainer tells the epoch, but it is not, and would wait for ever. Use "
+                "which the Trainer tells the epoch, but it is not, and would wait forever. Use "
                 "`NoisyForImageClassification.from_backbone(model)`, or give the layer `warmup_epochs=0`."
             )

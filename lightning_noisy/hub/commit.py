@@ -152,6 +152,6 @@ def _reason(error: Exception) -> str:
     status = error.response.status_code
     said = " ".join((error.server_message or "").split())[:300].rstrip(".")
     if status >= 500:
-        return f"the Hub has a trouble of its own ({status}). Run the same again later"
+        return f"the Hub is having problems ({status}). Try again later"
     reason = _REASONS.get(status, "it refuses the request. Check the arguments")
     return f"the Hub answers {status}, {reason}" + (f" (the Hub says: {said})" if said else "")

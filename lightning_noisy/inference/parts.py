@@ -1,4 +1,4 @@
-"""What a pass over all images leaves while it runs, in a folder of its own: whole files, and enough to go on from."""
+"""What a pass over all images leaves while it runs, in a folder of its own: whole files, and enough to resume from."""
 
 import json
 import shutil

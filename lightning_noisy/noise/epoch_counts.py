@@ -29,7 +29,7 @@ class EpochSummary:
             the labels that were trained on.
         right: How many noisy labels of the last validation in this epoch the network has predicted.
         validated: How many labels that was looked for in; zero without a validation.
-        soft_counts: (K, K) as ``label_counts``, of the soft labels that were trained on in the place of the given ones.
+        soft_counts: (K, K) as ``label_counts``, of the soft labels that were trained on in place of the given ones.
     """
 
     label_counts: Tensor
@@ -109,7 +109,7 @@ class EpochCounts:
         Args:
             clean_logits: (B, K).
             noisy_labels: (B,) or (B, K).
-            soft_labels: (B, K), if they are trained on in the place of ``noisy_labels``.
+            soft_labels: (B, K), if they are trained on in place of ``noisy_labels``.
         """
         if self._validation_under_way is not None:
             self.end_validation()

@@ -49,7 +49,7 @@ def from_confusion(sums: Tensor, smoothing: float = 1.0) -> Tensor:
     """The soft confusion of a network that was warmed up with the noisy labels; (K, K) -> (K, K) of the same type.
 
     ``T[i, j] = Σ_t 1[label_t = j] p_i(x_t) / Σ_t p_i(x_t)``, from the sums of :func:`add_confusion`, with ``smoothing``
-    images more in each row, spread evenly, so that no entry is zero. Counts of predicted classes in the place of ``p``
+    images more in each row, spread evenly, so that no entry is zero. Counts of predicted classes in place of ``p``
     give the hard confusion. Source: Goldberger, Ben-Reuven, *Training deep
     neural-networks using a noise adaptation layer*, ICLR 2017.
 

@@ -228,7 +228,7 @@ class StreamedImages(IterableDataset[Sample | StreamError]):
                 yield _Row(shard, read, content)
                 read += 1
         except Exception as error:  # file systems, the network and decoders raise many kinds
-            raise StreamError(f"{where} can't be read behind image {read}: {first_line(error)}") from error
+            raise StreamError(f"{where} can't be read after image {read}: {first_line(error)}") from error
         if read != rows:
             raise StreamError(
                 f"{where} does not hold the {rows} images that were counted before. Correct {SIZES_FILE!r} where there "
@@ -268,7 +268,7 @@ class StreamedImages(IterableDataset[Sample | StreamError]):
             raise StreamError(f"{message} Repair it, or leave such images out by `on_broken: skip`.") from error
         self._broken_images += 1
         if self._broken_images <= WARNINGS:
-            more = " Further ones are left out without a word." if self._broken_images == WARNINGS else ""
+            more = " Further ones are left out silently." if self._broken_images == WARNINGS else ""
             warnings.warn(f"{message} It is left out.{more}", stacklevel=2)
         return self._blank(place, epoch)
 
@@ -286,7 +286,7 @@ class _Row(NamedTuple):
 
 
 class StreamLoader:
-    """Batches of a stream; it knows its length, and goes on in the middle of an epoch.
+    """Batches of a stream; it knows its length, and resumes in the middle of an epoch.
 
     A position is the number of steps alone, which is the same in all processes: the checkpoint that the first one
     writes serves all of them.
@@ -338,7 +338,7 @@ class StreamLoader:
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch, the steps of it that were made, and what must be the same where they go on."""
+        """The epoch, the steps of it that were made, and what must be the same when they resume."""
         return {
             "epoch": self.images.epoch,
             "steps_done": self._steps_done,
@@ -352,7 +352,7 @@ class StreamLoader:
         }
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """The next iteration goes on behind the steps that were made.
+        """The next iteration resumes after the steps that were made.
 
         Raises:
             ValueError: If that is in the middle of an epoch and something is not as it was.
@@ -362,8 +362,8 @@ class StreamLoader:
         for name in ("processes", "num_workers", "batch_size", "buffer_size", "shards", "images"):
             if not is_over and now[name] != state_dict[name]:
                 raise ValueError(
-                    f"Expected a training that goes on in the middle of an epoch to have the same `{name}` as before, "
-                    f"{state_dict[name]}, but got {now[name]}. Set it back, or go on from a checkpoint that was "
+                    f"Expected a training that resumes in the middle of an epoch to have the same `{name}` as before, "
+                    f"{state_dict[name]}, but got {now[name]}. Set it back, or resume from a checkpoint that was "
                     "written at the end of an epoch."
                 )
         self.images.set_epoch(state_dict["epoch"])

@@ -54,7 +54,7 @@ class LastCheckpoint(ModelCheckpoint):
     """Keeps ``last.ckpt``, which ``--ckpt_path last`` finds: after each epoch, and when the process is asked to end.
 
     On SIGTERM (preemption) it is written after the step that is under way. Any other error leaves the last one as it
-    is: it may have come in the middle of a step, from where a run can't go on to the same weights.
+    is: it may have come in the middle of a step, from which a run can't reach the same weights.
 
     Args:
         dirpath: The folder.

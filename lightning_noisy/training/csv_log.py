@@ -1,4 +1,4 @@
-"""Where ``NoisyCSVLogger`` was before 0.1: configurations that name this place go on working."""
+"""Where ``NoisyCSVLogger`` was before 0.1: configurations that name this place keep working."""
 
 from lightning_noisy.utils.lazy_names import lazy_names
 

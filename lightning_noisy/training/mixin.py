@@ -106,7 +106,7 @@ class NoisyLabelMixin(_Base):
             noisy_labels: Integer labels (B,), or soft labels (B, K) on the noisy side (mixup, label smoothing). An
                 image whose label is -1 (or zero everywhere) only fills the batch: it adds nothing to the sum, the
                 divisor stays ``B``, and nothing counts it.
-            soft_labels: (B, K), what to train on in the place of the noisy labels, such as what a
+            soft_labels: (B, K), what to train on in place of the noisy labels, such as what a
                 :class:`~lightning_noisy.audit.label_refinement.LabelRefinement` says of them. The layer then models
                 the noise that is left in these; what is counted of the noise for people is that of the given labels.
 

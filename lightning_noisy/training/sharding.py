@@ -33,7 +33,7 @@ class ShardedStrategy(ModelParallelStrategy):
 
     Each child of the LightningModule is sharded, and the repeated blocks within it, so that a process holds a block's
     weights only while it computes it. A checkpoint is one file with all weights, as without sharding: it is written
-    whole or not at all, and goes on with any number of processes, sharded or not. The process of rank zero puts it
+    whole or not at all, and resumes with any number of processes, sharded or not. The process of rank zero puts it
     together in its main memory.
 
     Raises:

@@ -32,7 +32,7 @@ def expect_trusted_names(config: Any, file: str) -> None:
                 if is_name and not is_trusted(name):
                     raise ValueError(
                         f"Expected the classes that {file!r} names to be of {', '.join(TRUSTED_LIBRARIES)}, but got "
-                        f"{name!r} as `{key}`, which would run code because a file says so. If you trust it, give the "
+                        f"{name!r} as `{key}`, which would run code because a file names it. If you trust it, give the "
                         "config.yaml of its training by `--config`."
                     )
             expect_trusted_names(value, file)

@@ -77,13 +77,13 @@ def test_the_terminal_shows_the_first_process_and_a_file_the_other(photos, tmp_p
     for said, other, own in ((ran.stdout, 1, 0), (file, 0, 1)):
         assert f"process {own} at step 3" in said and f"outside of Python by {own}" in said
         assert f"process {other} at" not in said and f"outside of Python by {other}" not in said
-    assert "What the other processes say goes to runs/logs/rank_*.log" in ran.stdout
+    assert "The output of the other processes goes to runs/logs/rank_*.log" in ran.stdout
 
 
 def test_what_ends_another_process_is_in_its_file_which_the_terminal_names(photos, tmp_path):
     ran = fit(photos, tmp_path, *TWO, FAILS="1")
     assert ran.returncode != 0
-    (named,) = re.findall(r"Process 1 has failed, its last words are in (.*)", ran.stdout)
+    (named,) = re.findall(r"Process 1 has failed, its last messages are in (.*)", ran.stdout)
     file = Path(named).read_text(encoding="utf-8")
     assert "Traceback" in file and "KeyError: 'a fault of one process'" in file
     assert "a fault of one process" not in ran.stdout

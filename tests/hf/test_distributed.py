@@ -96,7 +96,7 @@ args = arguments(
     fsdp=True, fsdp_config={"version": 1, "use_orig_params": use_orig_params == "True", "sync_module_states": False},
 )
 trainer = {"NoisyTrainer": NoisyTrainer, "Trainer": Trainer}[name](model=model, args=args, train_dataset=Images())
-# On a CPU accelerate takes DDP in the place of FSDP without a word, and its device "cpu:0" is none that FSDP 1 knows.
+# On a CPU accelerate takes DDP in place of FSDP without a word, and its device "cpu:0" is none that FSDP 1 knows.
 state = trainer.accelerator.state
 state.distributed_type = DistributedType.FSDP
 state.fsdp_plugin = FullyShardedDataParallelPlugin(**args.fsdp_plugin_args)

@@ -40,7 +40,7 @@ args = arguments(
 )
 trainer = {"NoisyTrainer": NoisyTrainer, "Trainer": Trainer}[name](model=model, args=args, train_dataset=Images())
 if sharding == "fsdp":
-    # On a CPU accelerate takes DDP in the place of FSDP without a word.
+    # On a CPU accelerate takes DDP in place of FSDP without a word.
     state = trainer.accelerator.state
     state.distributed_type = DistributedType.FSDP
     state.fsdp_plugin = FullyShardedDataParallelPlugin(**args.fsdp_plugin_args)

@@ -181,8 +181,8 @@ FAULTS = {
     404: ("commit", "404.*Check `repo_id`"),
     409: ("commit", "409.*run the same again"),
     412: ("commit", "412.*changed meanwhile"),
-    500: ("commit", "trouble of its own .500."),
-    503: ("create_repo", "trouble of its own .503."),
+    500: ("commit", "having problems .500."),
+    503: ("create_repo", "having problems .503."),
 }
 
 

@@ -159,5 +159,5 @@ def test_a_shard_that_goes_away_is_named(tmp_path):
     data = make(folder, num_workers=2)
     data.setup("fit")
     (folder / "001.tar").unlink()
-    with pytest.raises(ValueError, match=r"^The shard '001\.tar' of .* can't be read behind image 0: "):
+    with pytest.raises(ValueError, match=r"^The shard '001\.tar' of .* can't be read after image 0: "):
         list(data.train_dataloader())

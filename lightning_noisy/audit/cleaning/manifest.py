@@ -88,7 +88,7 @@ def show_report(console: Console, report: ManifestReport) -> None:
     console.print(table)
     if report.left_out:
         words = ", ".join(report.left_out)
-        console.print(f"Not in the manifest: {words}. Images come by `data.val_source` and `data.test_source`.")
+        console.print(f"Not in the manifest: {words}. Images come back by `data.val_source` and `data.test_source`.")
 
 
 def _write_parquet(cleaning: Cleaning, path: Path) -> None:

@@ -123,7 +123,7 @@ def judge_by_probe(
 
     Two witnesses say what they expect without having seen an image's own label: a linear probe out of fold, and the
     nearest other images. The noise layer is fitted to both by maximum likelihood. Then the probe learns once more, from
-    the posterior in the place of the labels, and the noise is fitted to that.
+    the posterior in place of the labels, and the noise is fitted to that.
 
     Images of the same picture are judged by a probe that has seen none of them, and are no neighbours of each other;
     where their labels differ, each of these tells of the one class that the picture has.

@@ -42,7 +42,7 @@ def audit_labels(
     """Which of the given labels are wrong, and what they should be.
 
     The training images and those held out for validation are looked at once, not augmented. In several processes every
-    one of them must call it. A run that was killed goes on where it was, given the same ``output``.
+    one of them must call it. A run that was killed resumes where it stopped, given the same ``output``.
 
     Args:
         model: A checkpoint's path, a :class:`~lightning.pytorch.LightningModule`, or a model of transformers or of

@@ -17,7 +17,7 @@ QUALITY_KINDS = ("placeholder", "low_information", "dark", "light", "blurry", "o
 READ_ROWS = 16_384
 """Rows of the table in memory at a time while the first ones are looked for."""
 SHARE_OF_A_KIND = 5
-"""Each of copies, strangers and poor pictures gets so many'th part of the page at most."""
+"""Copies, strangers and poor pictures get at most this part of the page each: one in five."""
 MOST_COPIES = 12
 """Of one picture in the page."""
 

@@ -92,7 +92,7 @@ def _read_class_folders(root: Path, folder: Path, columns: Columns, argument: st
     if not class_folders:
         raise ValueError(
             f"Expected argument `{argument}` to hold a folder for each class with images inside, but {str(folder)!r} "
-            "has no folders. A list of files belongs into a manifest (.csv, .tsv, .parquet, .jsonl)."
+            "has no folders. A list of files belongs in a manifest (.csv, .tsv, .parquet, .jsonl)."
         )
     paths: list[str] = []
     labels: list[str] = []

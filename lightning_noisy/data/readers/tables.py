@@ -28,7 +28,7 @@ REMEDIES = {
     **dict.fromkeys((".txt", ".lst", ".list"), " Give it a first line such as 'path,label' and call it .csv or .tsv."),
     ".json": ' Write one object a line, such as {"path": "a.jpg", "label": "ant"}, and call it .jsonl.',
 }
-"""What to do with files that are often given in the place of a manifest."""
+"""What to do with files that are often given in place of a manifest."""
 
 
 def read_manifest(path: Path, columns: Columns, argument: str) -> dict[str, RawSplit]:

@@ -118,7 +118,7 @@ class ClassCollapseGuard(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         # A progress bar has just had the first process compute the metrics of the epoch, together with all others: they
-        # must do so too before anything else is asked of all, or each waits for the other for ever.
+        # must do so too before anything else is asked of all, or each waits for the other forever.
         _ = trainer.callback_metrics
         shown = pl_module.epoch_counts.so_far()
         if shown is None:

@@ -18,9 +18,9 @@ from lightning_noisy.training.loggers.wandb_logger import NoisyWandbLogger, log_
 MANY_CLASSES = 200
 """Above it matrices are drawn a tenth as often and no tables are written."""
 LOG_STATE_KEY = "wandb_run"
-"""Where a checkpoint holds which W&B run to go on with."""
+"""Where a checkpoint holds which W&B run to resume."""
 CSV_KEY = "csv_log"
-"""Where a checkpoint holds which CSV file to go on with."""
+"""Where a checkpoint holds which CSV file to continue."""
 
 
 class NoiseLog(L.Callback):

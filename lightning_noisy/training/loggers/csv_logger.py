@@ -1,4 +1,4 @@
-"""A CSV log that a training which goes on from a checkpoint goes on with."""
+"""A CSV log that survives a resume: every step once."""
 
 import csv
 import os
@@ -19,7 +19,7 @@ STEP = "step"
 class NoisyCSVLogger(CSVLogger):
     """Lightning's :class:`~lightning.pytorch.loggers.CSVLogger` that loses no step and has none twice after a resume.
 
-    The file of a training that goes on from a checkpoint starts with the rows that its first part had written up to the
+    The file of a training that resumes from a checkpoint starts with the rows that its first part had written up to the
     checkpoint, so that it is whole; the first part's own file stays as it is, unless it is the same one. A kill never
     leaves half a file. What is not reached: a row that was to be written in the moment of the kill, after the
     checkpoint of its step, is lost; after a resume in the middle of an epoch the means of that epoch are those of its

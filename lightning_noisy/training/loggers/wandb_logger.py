@@ -25,7 +25,7 @@ class NoisyWandbLogger(WandbLogger):
       kept in files, and one line says how to send it later.
     - An error of W&B, at the start or later, is one warning; when the start fails, or the key is refused, the run is
       kept in files. W&B gets 30 seconds to start and 600 to finish (``WANDB_INIT_TIMEOUT``, ``WANDB_FINISH_TIMEOUT``).
-    - A training that goes on from a checkpoint goes on in its run, and what the run has already is not logged again.
+    - A training that resumes from a checkpoint resumes its run, and what the run has already is not logged again.
 
     Args:
         args, kwargs: As of :class:`~lightning.pytorch.loggers.WandbLogger`; the project is by default
@@ -55,12 +55,12 @@ class NoisyWandbLogger(WandbLogger):
         return DummyExperiment() if self._experiment is None else self._experiment
 
     def hold(self) -> None:
-        """Does not start the run before :meth:`release`, so that a checkpoint can tell which run to go on with."""
+        """Does not start the run before :meth:`release`, so that a checkpoint can tell which run to resume."""
         self._resumed_steps = {}
         self._is_held = self._experiment is None
 
     def release(self, run_state: Mapping[str, Any] | None = None) -> None:
-        """Starts the run; with the :meth:`run_state` of a checkpoint it goes on in that run."""
+        """Starts the run; with the :meth:`run_state` of a checkpoint it resumes that run."""
         if run_state and run_state["id"] and self._experiment is None and not self._keeps_its_id:
             self._set_id(run_state["id"])
             self._resumed_steps, self._last_steps = dict(run_state["last_steps"]), dict(run_state["last_steps"])
@@ -129,7 +129,9 @@ class NoisyWandbLogger(WandbLogger):
         except Exception as error:
             if not self._has_warned:
                 self._has_warned = True
-                rank_zero_warn(f"W&B could not log, the training goes on without ({type(error).__name__}: {error}).")
+                rank_zero_warn(
+                    f"W&B could not log, the training continues without it ({type(error).__name__}: {error})."
+                )
 
 
 def log_picture(logger: Logger, name: str, pixels: np.ndarray, step: int) -> None:
@@ -157,7 +159,7 @@ def takes_pictures(logger: Logger) -> bool:
 
 @rank_zero_only
 def hold_wandb_runs(loggers: Sequence[Logger]) -> None:
-    """Lightning starts the loggers before it reads the checkpoint that tells which run to go on with."""
+    """Lightning starts the loggers before it reads the checkpoint that tells which run to resume."""
     for logger in loggers:
         if isinstance(logger, NoisyWandbLogger):
             logger.hold()

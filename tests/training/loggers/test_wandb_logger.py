@@ -266,7 +266,7 @@ def test_errors_while_logging_are_one_warning(tmp_path, monkeypatch):
 
     for name in ("log", "log_artifact"):
         monkeypatch.setattr(wandb.sdk.wandb_run.Run, name, fail)
-    with pytest.warns(UserWarning, match=r"goes on without \(Error: the service is gone\)") as said:
+    with pytest.warns(UserWarning, match=r"continues without it \(Error: the service is gone\)") as said:
         trainer = L.Trainer(max_epochs=2, **quiet(logger=logger))
         trainer.fit(module, loader())
     assert trainer.global_step == 8
