@@ -1,5 +1,6 @@
 # make demo   sets everything up in .venv and runs the main job on handwritten digits (CPU, under 3 minutes after set-up)
-# make test   sets up what is missing and runs the tests, the linter and the type checker
+# make test   sets up what is missing and runs the tests, the linter and the type checker, and builds the documentation
+# make docs   builds the documentation into site/, with warnings as errors; `make tutorial` runs docs/tutorial.py for its page
 # make test-lowest   runs the fast tests with the lowest versions that pyproject.toml allows, in .venv-lowest (Python 3.11)
 # make test-newest   runs them with the newest versions there are, in .venv-newest; PYTHON=python3.13 names the Python
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-fast test-lowest test-newest lint types format clean
+.PHONY: help setup demo test test-fast test-lowest test-newest lint types docs tutorial format clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -23,7 +24,7 @@ $(READY): pyproject.toml
 demo: $(READY)
 	$(BIN)/python recipes/demo.py
 
-test: $(READY) lint types
+test: $(READY) lint types docs
 	$(BIN)/python -m pytest -n 3
 	$(BIN)/python -m pytest -m slow -n 3 --dist loadfile
 
@@ -48,9 +49,15 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+tutorial: $(READY)
+	$(BIN)/python docs/tools/tutorial_page.py
+
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .venv-lowest .venv-newest .pytest_cache .mypy_cache .ruff_cache .hypothesis runs
+	rm -rf $(VENV) .venv-lowest .venv-newest .pytest_cache .mypy_cache .ruff_cache .hypothesis runs site
