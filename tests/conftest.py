@@ -17,6 +17,7 @@ from huggingface_hub.utils import _http as hub_http
 
 from .photos import write_photos
 
+MOST_SECONDS = 5.0
 SHARED_DATA = Path(os.environ.get("LIGHTNING_NOISY_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
@@ -30,6 +31,17 @@ def _own_places(tmp_path, monkeypatch):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(LeafSpec|num_workers|litlogger|tensorboardX).*")
         yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """A test of the default run that takes more than five seconds of processor time fails: it is to be marked slow."""
+    before = sum(os.times()[:4])
+    result = yield
+    taken = sum(os.times()[:4]) - before  # with the processes that it started
+    if taken > MOST_SECONDS and not item.get_closest_marker("slow"):
+        pytest.fail(f"takes {taken:.1f} seconds of processor time: make it quicker, or mark it slow", pytrace=False)
+    return result
 
 
 def pytest_collection_modifyitems(items):
