@@ -19,7 +19,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.distributed import DistNetworkError
 
 LOGS_VARIABLE = "LIGHTNING_NOISY_LOGS"
-"""The variable by which the first process tells the others where to write."""
+"""The variable by which the first process tells the others where to write,"""
+FIRST_VARIABLE = "LIGHTNING_NOISY_FIRST_PROCESS"
+"""and the one that tells its number: one that is killed early may be gone when the others ask for their parent."""
 
 
 @contextmanager
@@ -35,6 +37,7 @@ def other_processes(trainer: Any) -> Iterator[None]:
     if "LOCAL_RANK" not in os.environ:
         folder = Path(trainer.default_root_dir) / "logs"
         os.environ[LOGS_VARIABLE] = str(folder.absolute())
+        os.environ[FIRST_VARIABLE] = str(os.getpid())
         rank_zero_info(f"The output of the other processes goes to {folder / 'rank_*.log'}.")
     try:
         yield
@@ -54,7 +57,8 @@ def redirect_rank_output() -> Iterator[None]:
     node = int(os.environ.get("NODE_RANK", 0))
     path = Path(os.environ[LOGS_VARIABLE]) / (f"node_{node}_rank_{rank}.log" if node else f"rank_{rank}.log")
     terminal = _redirect_output(path)
-    threading.Thread(target=_end_with_the_first, args=(os.getppid(),), daemon=True).start()
+    first = int(os.environ.get(FIRST_VARIABLE) or os.getppid())
+    threading.Thread(target=_end_with_the_first, args=(first,), daemon=True).start()
     try:
         yield
     except BaseException as error:
@@ -95,10 +99,10 @@ def _port(said: str) -> str:
     return f"port {found[1]}" if found else "it"
 
 
-def _end_with_the_first(parent: int) -> None:
+def _end_with_the_first(first: int) -> None:
     """Ends a process that waits to meet a first one which is gone: it would wait for half an hour."""
     while not torch.distributed.is_initialized():  # from then on torch notices
-        if os.getppid() != parent:
+        if os.getppid() != first:
             print("The first process is gone.", flush=True)
             os._exit(1)
         time.sleep(1)

@@ -13,6 +13,7 @@ from lightning_noisy.hf import (
     NoisyImageClassificationConfig,
     NoisyTrainer,
 )
+from lightning_noisy.noise.counting import triples_to_counts
 
 from .small import NO_WARMUP, PAPER, Images, arguments, batch, noisy_vit, tiny_vit
 
@@ -214,11 +215,18 @@ def test_a_checkpoint_is_a_model_with_its_record(tmp_path):
 
 
 def test_the_noise_is_in_the_logs(tmp_path):
-    trainer = NoisyTrainer(model=noisy_vit(), args=arguments(tmp_path, logging_steps=6), train_dataset=Images())
-    trainer.train()
-    second = [entry for entry in trainer.state.log_history if "loss" in entry][1]
-    assert 0 <= second["noise/estimated_rate"] <= 1
-    assert 0 < second["noise/trace"] < 3
+    trainers = {}
+    for epochs in (1, 2):
+        args = arguments(tmp_path / str(epochs), logging_steps=6, num_train_epochs=epochs, lr_scheduler_type="constant")
+        trainers[epochs] = NoisyTrainer(model_init=lambda: noisy_vit(), args=args, train_dataset=Images())
+        trainers[epochs].train()
+    second = [entry for entry in trainers[2].state.log_history if "loss" in entry][1]
+    first = trainers[1].model  # at the end of the epoch that the log tells of
+    counts = triples_to_counts(first.run_record.label_counts, 3)
+    assert second["noise/estimated_rate"] == pytest.approx(1 - float(counts.trace() / counts.sum()))
+    layer = NoiseLayer(first.noise_layer.config)
+    layer.update_from_counts(counts)
+    assert second["noise/trace"] == pytest.approx(float(layer.transition_matrix().trace()), rel=1e-5)
 
 
 def test_a_lost_class_is_named(tmp_path, caplog):
