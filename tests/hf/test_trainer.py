@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoImageProcessor, Trainer, TrainerState, ViTImageProcessor
 
-from lightning_noisy import NoiseConfig
+from lightning_noisy import NoiseConfig, NoiseLayer
 from lightning_noisy.hf import (
     NoiseLayerCallback,
     NoisyForImageClassification,
