@@ -15,15 +15,18 @@ from .hf.small import tiny_vit
 from .test_recipes import load_script
 
 DOCS = ROOT / "docs"
-RUN_CODE = ["audit.md", "coming_from.md", "data.md", "own_module.md", "transformers.md"]
+RUN_CODE = ["audit.md", "coming_from.md", "data.md", "own_module.md", "training.md", "transformers.md"]
 REPLACED = {
     "timm:resnet50.a1_in1k": "timm:test_resnet",
     "google/vit-base-patch16-224-in21k": "base",
     "max_epochs=15": "max_epochs=1, accelerator='cpu', logger=False, enable_progress_bar=False",
     "num_train_epochs=15": "num_train_epochs=1, use_cpu=True, report_to='none', disable_tqdm=True, save_strategy='no'",
     '"photos.csv"': '"table.csv"',
+    '"relabel"': '"weight"',  # after one epoch a class may be suggested for no image
 }
 """Small in the place of large."""
+
+COMMANDS = [list(words) for words in dict.fromkeys(tuple(words) for path in DOCUMENTS for words in commands(path))]
 
 
 class Parsed(Exception):  # noqa: N818, no error
@@ -51,8 +54,8 @@ def test_a_dead_link_would_be_found(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*args parameter.*", "ignore::DeprecationWarning")
-@pytest.mark.parametrize("document", [path for path in DOCUMENTS if commands(path)], ids=name)
-def test_every_command_is_one_that_its_program_knows(document, monkeypatch):
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_is_one_that_its_program_knows(words, monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(lightning_cli.NoisyCLI, "instantiate_classes", stop)
     of_the_checkpoint = {
@@ -61,11 +64,10 @@ def test_every_command_is_one_that_its_program_knows(document, monkeypatch):
     monkeypatch.setattr(audit_commands, "_run_config", lambda arguments: of_the_checkpoint)
     monkeypatch.setattr(audit_commands.AuditParser, "instantiate_classes", stop)
     monkeypatch.setattr(apply_command, "LabelAudit", stop)
-    for words in commands(document):
-        try:
-            _parse(words)
-        except SystemExit as error:
-            pytest.fail(f"{name(document)}: `{' '.join(words)}` is refused ({error.code})")
+    try:
+        _parse(words)
+    except SystemExit as error:
+        pytest.fail(f"`{' '.join(words)}` is refused ({error.code})")
 
 
 def _parse(words):
