@@ -29,6 +29,7 @@ from lightning_noisy.utils import PROGRAM
 from lightning_noisy.utils.text import plain_text
 
 SHOWN_PAIRS = 10
+DATA_MODULE = "lightning_noisy.NoisyImageDataModule"
 BACKBONE_HELP = "a pretrained network, timm:NAME, timm:local-dir:DIR or hf:REPO_OR_DIR."
 PRETRAINED_HELP = "Whether to load the backbone's weights; features of random ones mean little."
 OF_THE_AUDIT = ("accelerator", "strategy", "devices", "num_nodes")
@@ -197,8 +198,9 @@ def _audit_parser(data: Mapping[str, Any] | None) -> AuditParser:
 def _add_data_and_trainer(parser: AuditParser, data: Mapping[str, Any] | None) -> None:
     parser.add_lightning_class_args(L.LightningDataModule, "data", subclass_mode=True)
     parser.add_lightning_class_args(L.Trainer, "trainer")
-    defaults = {"data": data or {"class_path": "lightning_noisy.NoisyImageDataModule"}}
-    parser.set_defaults({**defaults, "trainer.logger": False, "trainer.enable_checkpointing": False})
+    # A recipe, unlike the config.yaml of its fit, need not name the class.
+    given = data if data and "class_path" in data else {"class_path": DATA_MODULE, "init_args": dict(data or {})}
+    parser.set_defaults({"data": given, "trainer.logger": False, "trainer.enable_checkpointing": False})
 
 
 def _fold_of(options: Namespace, config: Mapping[str, Any], train_fold: TrainFold) -> Any:

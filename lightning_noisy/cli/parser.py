@@ -10,6 +10,10 @@ from typing import Any, NoReturn
 
 from lightning_noisy.utils import PROGRAM
 
+FIRST_COMMANDS = {
+    "init": "Look at a folder or a table of images and write a recipe that fits them and this machine.",
+    "doctor": "Tell whether this machine is ready: versions, devices, accounts, disk.",
+}
 FIT_COMMANDS = {
     "fit": "Train through the noise layer; what remains are a clean model, the noise and the metrics of the run.",
     "validate": "Measure a checkpoint on the held-out images.",

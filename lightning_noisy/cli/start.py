@@ -7,12 +7,18 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_noisy._version import __version__
-from lightning_noisy.cli.parser import AUDIT_COMMANDS, FIT_COMMANDS, HUB_COMMANDS, mistakes_in_one_sentence
+from lightning_noisy.cli.parser import (
+    AUDIT_COMMANDS,
+    FIRST_COMMANDS,
+    FIT_COMMANDS,
+    HUB_COMMANDS,
+    mistakes_in_one_sentence,
+)
 from lightning_noisy.cli.upstream_messages import silence_upstream_messages
 from lightning_noisy.utils import PROGRAM
 
-COMMANDS = {**FIT_COMMANDS, **AUDIT_COMMANDS, **HUB_COMMANDS}
-FIRST = f"{PROGRAM} fit --data.source photos/ --model.backbone timm:resnet50.a1_in1k"
+COMMANDS = {**FIRST_COMMANDS, **FIT_COMMANDS, **AUDIT_COMMANDS, **HUB_COMMANDS}
+FIRST = (f"{PROGRAM} init photos/", f"{PROGRAM} fit --config config.yaml")
 
 
 def console_script() -> None:
@@ -22,6 +28,8 @@ def console_script() -> None:
         show_commands(Console())
     elif first in ("-V", "--version"):
         print(f"{PROGRAM} {__version__}")
+    elif first in FIRST_COMMANDS:
+        _before_a_fit(first)
     elif first in ("apply", "push"):
         _without_lightning(first)
     elif first in COMMANDS or first.startswith("-"):  # options of LightningCLI may come before its command
@@ -34,6 +42,20 @@ def console_script() -> None:
         print(f"{PROGRAM}: error: Expected a command, but got {first!r}.{hint}", file=sys.stderr)
         show_commands(Console(stderr=True))
         sys.exit(2)
+
+
+def _before_a_fit(command: str) -> None:
+    """Those that look at data and machine."""
+    silence_upstream_messages()
+    with mistakes_in_one_sentence():
+        if command == "init":
+            from lightning_noisy.cli.init_command import run_init
+
+            run_init(sys.argv[2:])
+        else:
+            from lightning_noisy.cli.doctor_command import run_doctor
+
+            run_doctor(sys.argv[2:])
 
 
 def _without_lightning(command: str) -> None:
@@ -59,5 +81,8 @@ def show_commands(console: Console) -> None:
     for name, line in COMMANDS.items():
         table.add_row(f"[bold]{name}[/bold]", line)
     console.print(table)
-    console.print(f"\nTo begin with, where photos/ holds a folder for each class:\n\n    {FIRST}\n", soft_wrap=True)
+    console.print("\nTo begin with, where photos/ holds a folder for each class:\n", soft_wrap=True)
+    for line in FIRST:
+        console.print(f"    {line}", soft_wrap=True, highlight=False)
+    console.print()
     console.print(f"`{PROGRAM} COMMAND --help` tells a command's options.", highlight=False)

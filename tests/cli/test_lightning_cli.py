@@ -187,9 +187,21 @@ def test_all_commands_are_listed_with_what_to_type_first(arguments):
     unknown = arguments == ["fitt"]
     assert shown.returncode == (2 if unknown else 0)
     text = shown.stderr if unknown else shown.stdout
-    for command in ("fit", "validate", "test", "predict", "audit", "apply", "noise", "export", "push"):
+    for command in (
+        "init",
+        "doctor",
+        "fit",
+        "validate",
+        "test",
+        "predict",
+        "audit",
+        "apply",
+        "noise",
+        "export",
+        "push",
+    ):
         assert re.search(rf"^{command} +[A-Z]", text, re.MULTILINE), command
-    assert "lightning-noisy fit --data.source photos/" in text
+    assert "lightning-noisy init photos/" in text and "lightning-noisy fit --config config.yaml" in text
     if unknown:
         assert text.startswith("lightning-noisy: error: Expected a command, but got 'fitt'. Did you mean `fit`?")
 

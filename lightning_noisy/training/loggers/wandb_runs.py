@@ -71,15 +71,23 @@ def recipe_name(configs: list[str]) -> str | None:
     return "+".join(name for name in names if name) or None
 
 
+def has_key() -> bool:
+    """Whether W&B finds a key, wherever it looks for one; nobody is asked."""
+    import wandb
+
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    settings = wandb.setup().settings
+    return bool(settings.api_key or settings.identity_token_file or _netrc_has_key(settings.base_url))
+
+
 def _can_ask() -> bool:
     """Whether W&B's own way needs no key or has one: without one it would ask for it, or fail."""
     import wandb
 
-    if wandb.run is not None or os.environ.get("WANDB_MODE") or os.environ.get("WANDB_API_KEY"):
+    if wandb.run is not None or os.environ.get("WANDB_MODE") or has_key():
         return True
-    settings = wandb.setup().settings
-    has_key = settings.api_key or settings.identity_token_file or _netrc_has_key(settings.base_url)
-    return settings.mode != "online" or bool(has_key)
+    return wandb.setup().settings.mode != "online"
 
 
 def _netrc_has_key(base_url: str) -> bool:
