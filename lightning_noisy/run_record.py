@@ -28,6 +28,7 @@ class RunRecord:
         data: ``name``, ``hub_id``, ``train_images``, ``noise`` and ``label_noise_rate`` where they are known.
         metrics: By name; a name that ends in ``_noisy`` was measured against the given labels, ``_clean`` against
             checked ones.
+        history: The course of the metrics: in each row ``epoch``, how many were done, and what was measured then.
         label_counts: ``[predicted class, given label, count]`` of the last epoch.
         epochs: Epochs trained.
         steps: Optimizer steps.
@@ -43,6 +44,7 @@ class RunRecord:
     adapter: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
     label_counts: list[list[int]] = field(default_factory=list)
     epochs: float = 0.0
     steps: int = 0
@@ -88,6 +90,16 @@ def as_numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
         if value is not None and math.isfinite(value):
             numbers[name] = value
     return numbers
+
+
+def add_to_history(history: list[dict[str, float]], epoch: float, metrics: Mapping[str, Any]) -> None:
+    """Puts the numbers among the metrics into the row of this epoch, which is the last one or a new one."""
+    numbers = as_numbers(metrics)
+    if not numbers:
+        return
+    if not history or history[-1]["epoch"] != epoch:
+        history.append({"epoch": epoch})
+    history[-1].update(numbers)
 
 
 def read_record(path: Path) -> RunRecord:

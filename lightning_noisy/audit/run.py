@@ -10,6 +10,7 @@ from typing import cast
 import lightning.pytorch as L
 import pyarrow as pa
 
+from lightning_noisy.audit.histogram import write_histogram
 from lightning_noisy.audit.issues.findings import IssueFindings
 from lightning_noisy.audit.issues_csv import write_issues
 from lightning_noisy.audit.label_audit import LabelAudit
@@ -102,6 +103,7 @@ class AuditRun:
         write_ranking(directory, names, look.images, self.probabilities, look.issues)
         agrees = agreement(directory, len(names), is_out_of_sample=self.folds > 0)
         write_issues(directory)
+        write_histogram(directory)
         summary = summarise(
             label_sums(directory, len(names)), names, self.audit_id, look.errors, judge=self.judge, agreement=agrees,
             folds=self.folds, has_probabilities=self.probabilities,

@@ -6,9 +6,10 @@ AUDIT_FILE = "audit.parquet"
 PROBABILITIES_FILE = "probabilities.parquet"
 ISSUES_FILE = "issues.csv"
 REPORT_FILE = "report.html"
+HISTOGRAM_FILE = "posterior_histogram.png"
 SUMMARY_FILE = "summary.json"
 """Written last: it says that all others are there."""
-RESULT_FILES = (AUDIT_FILE, PROBABILITIES_FILE, ISSUES_FILE, REPORT_FILE)
+RESULT_FILES = (AUDIT_FILE, PROBABILITIES_FILE, ISSUES_FILE, HISTOGRAM_FILE, REPORT_FILE)
 MANIFEST_FILE = "manifest.parquet"
 
 SPLITS = ("train", "val", "test")

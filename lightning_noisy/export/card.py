@@ -32,7 +32,13 @@ OTHER_LABELS = "the labels of the evaluation data"
 _AGAINST = {"clean": "checked labels", "noisy": "the given, partly wrong labels"}
 
 
-def render_card(trained: TrainedModel, options: CardOptions, estimate: NoiseEstimate | None, folder_name: str) -> str:
+def render_card(
+    trained: TrainedModel,
+    options: CardOptions,
+    estimate: NoiseEstimate | None,
+    folder_name: str,
+    has_curves: bool = False,
+) -> str:
     """The whole README: YAML between dashes, then Markdown in which texts of the user's are escaped.
 
     Args:
@@ -40,6 +46,7 @@ def render_card(trained: TrainedModel, options: CardOptions, estimate: NoiseEsti
         options: What the user says of it.
         estimate: The noise.
         folder_name: For the title where there is no better one.
+        has_curves: Whether ``training_curves.png`` lies beside it.
     """
     record, layer = trained.record, trained.noise_layer
     metrics = as_numbers({**record.metrics, **(options.metrics or {})})
@@ -72,6 +79,7 @@ def render_card(trained: TrainedModel, options: CardOptions, estimate: NoiseEsti
             for name, value in metrics.items()
             if not name.startswith(("train/", "noise/"))
         ],
+        "has_curves": has_curves,
         "estimate": estimate,
         "known_rate": record.data.get("label_noise_rate"),
         "synthetic_noise": record.data.get("noise"),

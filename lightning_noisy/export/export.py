@@ -18,11 +18,21 @@ from lightning_noisy.models import adapter_files
 from lightning_noisy.models.fingerprint import frozen_fingerprint
 from lightning_noisy.noise.files import NOISE_CONFIG_FILE, NOISE_WEIGHTS_FILE, save_noise_layer
 from lightning_noisy.noise.matrix import write_transition_matrix
-from lightning_noisy.pictures import draw_transition_matrices
+from lightning_noisy.pictures import draw_training_curves, draw_transition_matrices
 from lightning_noisy.run_record import RECORD_FILE, write_record
 
 PICTURE_FILE = "transition_matrix.png"
-OUR_FILES = (CARD_FILE, NOISE_CONFIG_FILE, NOISE_WEIGHTS_FILE, MATRIX_FILE, COUNTS_FILE, PICTURE_FILE, RECORD_FILE)
+CURVES_FILE = "training_curves.png"
+OUR_FILES = (
+    CARD_FILE,
+    NOISE_CONFIG_FILE,
+    NOISE_WEIGHTS_FILE,
+    MATRIX_FILE,
+    COUNTS_FILE,
+    PICTURE_FILE,
+    CURVES_FILE,
+    RECORD_FILE,
+)
 """What lies beside the model; its own files are timm's or transformers'."""
 MODEL_FILES = (
     "model.safetensors",
@@ -127,7 +137,8 @@ def write_export(trained: TrainedModel, folder: Path, options: CardOptions, fold
             write_transition_matrix(folder / COUNTS_FILE, list(estimate.matrices.values())[-1], names)
         draw_transition_matrices(folder / PICTURE_FILE, estimate.matrices, names, "Label noise in the training data")
     write_record(trained.record, folder / RECORD_FILE)
-    card = render_card(trained, options, estimate, folder_name)
+    draw_training_curves(folder / CURVES_FILE, trained.record.history)
+    card = render_card(trained, options, estimate, folder_name, has_curves=(folder / CURVES_FILE).is_file())
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
 
 

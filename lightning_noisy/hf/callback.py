@@ -1,7 +1,9 @@
 """What the transformers Trainer must tell a model with a noise layer, and what the training tells its user."""
 
 import json
+import math
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,7 +29,7 @@ from lightning_noisy.hf.wrapping import check_layer_is_told, noisy_model_inside
 from lightning_noisy.models.adapter_files import describe_adapter
 from lightning_noisy.noise.counting import counts_to_triples, lost_classes
 from lightning_noisy.noise.epoch_counts import EpochSummary
-from lightning_noisy.run_record import RECORD_FILE, as_numbers, package_versions, read_record
+from lightning_noisy.run_record import RECORD_FILE, add_to_history, as_numbers, package_versions, read_record
 
 logger = logging.get_logger(__name__)
 
@@ -36,6 +38,9 @@ LOST_BELOW = 0.01
 
 GENERIC_NAMES = ("imagefolder", "parquet", "csv", "json", "arrow", "webdataset", "generator")
 """What `datasets` calls data that lie in files, which says nothing."""
+
+MEASURED = ("loss", "eval_", "noise/")
+"""How the names of metrics begin whose course the record keeps."""
 
 RECORDED_ARGUMENTS = (
     "learning_rate",
@@ -116,6 +121,8 @@ class NoiseLayerCallback(TrainerCallback, ExportableState):
         _note_adapter(model)
         record = model.run_record
         record.trainer = "transformers"
+        record.history = []
+        _note_history(model, state.log_history)
         record.hyperparameters = _hyperparameters(args)
         record.data = record.data | _describe(kwargs.get("train_dataloader"))
         record.processes = args.world_size
@@ -148,17 +155,13 @@ class NoiseLayerCallback(TrainerCallback, ExportableState):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
     ) -> None:
         model = _noisy_model(kwargs)
-        if model is None or not logs or "loss" not in logs:
+        if model is None or not logs:
             return
-        if self._shown is not None:
-            logs["noise/estimated_rate"] = self._shown.estimated_rate
-        layer = model.noise_layer
-        if layer is not None and layer.weight.ndim == 2:  # FSDP 1 flattens it
-            logs["noise/trace"] = float(layer.transition_matrix().trace())
-        if layer is not None:
-            logs["noise/share"] = layer.share
-        if state.log_history and "loss" in state.log_history[-1]:
-            state.log_history[-1].update({key: value for key, value in logs.items() if key.startswith("noise/")})
+        if "loss" in logs:
+            logs.update(self._noise(model))
+            if state.log_history and "loss" in state.log_history[-1]:
+                state.log_history[-1].update({key: value for key, value in logs.items() if key.startswith("noise/")})
+        _note_history(model, state.log_history[-1:])
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **kwargs: Any
@@ -210,6 +213,15 @@ class NoiseLayerCallback(TrainerCallback, ExportableState):
             model.run_record = read_record(Path(best) / RECORD_FILE)  # the Trainer has gone back to these weights
             restore_counts(model, TrainerState.load_from_json(str(Path(best) / TRAINER_STATE_NAME)), args.process_index)
         self._start = 0.0
+
+    def _noise(self, model: NoisyForImageClassification) -> dict[str, float]:
+        noise = {} if self._shown is None else {"noise/estimated_rate": self._shown.estimated_rate}
+        layer = model.noise_layer
+        if layer is not None and layer.weight.ndim == 2:  # FSDP 1 flattens it
+            noise["noise/trace"] = float(layer.transition_matrix().trace())
+        if layer is not None:
+            noise["noise/share"] = layer.share
+        return noise
 
     def _end_evaluation(self, model: NoisyForImageClassification, state: TrainerState, metrics: Any) -> None:
         """Of the evaluations at a step, one for each data set, the first one counts: that of the main data set."""
@@ -305,6 +317,13 @@ def _describe(loader: Any) -> dict[str, Any]:
     if hasattr(dataset, "__len__"):
         described["train_images"] = len(dataset)
     return {name: value for name, value in described.items() if value is not None}
+
+
+def _note_history(model: NoisyForImageClassification, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Of each epoch the last value that was logged in it."""
+    for row in rows:
+        measured = {name: row[name] for name in row if name.startswith(MEASURED) and _is_quality(name)}
+        add_to_history(model.run_record.history, math.ceil(row.get("epoch") or 0), measured)
 
 
 def _is_quality(name: str) -> bool:

@@ -34,9 +34,9 @@ CALLBACKS: tuple[type[L.Callback], ...] = (
     NoiseLayerUpdater,
     NoiseLayerNotice,
     ClassCollapseGuard,
-    RunRecorder,
     AtomicCheckpoints,
     NoiseLog,
+    RunRecorder,  # behind all that log at the end of an epoch
     RunSummary,
 )
 """What every training on noisy labels needs."""

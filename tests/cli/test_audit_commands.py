@@ -47,7 +47,7 @@ def test_the_checkpoint_knows_the_data_and_the_page_the_table_and_the_csv_are_th
     checkpoint = fit(monkeypatch, tmp_path / "run", *NOISY)
     run(monkeypatch, "audit", f"--ckpt_path={checkpoint}", f"--output={tmp_path / 'audit'}", *cpu())
     found = sorted(path.name for path in (tmp_path / "audit").iterdir())
-    assert found == ["audit.parquet", "issues.csv", "report.html", "summary.json"]
+    assert found == ["audit.parquet", "issues.csv", "posterior_histogram.png", "report.html", "summary.json"]
     audit = LabelAudit(tmp_path / "audit")
     splits = NoisyImageDataModule("digits", noise="uniform:0.5").splits
     assert set(audit.table["id"].to_pylist()) == {*splits["train"].ids.to_pylist(), *splits["val"].ids.to_pylist()}
@@ -113,7 +113,7 @@ def test_an_audit_needs_no_checkpoint_and_features_are_made_once(tmp_path, monke
     audit = LabelAudit(tmp_path / "audit")
     assert f"of {len(audit.table)} labels are wrong" in said
     assert sorted(path.name for path in audit.directory.iterdir()) == [
-        "audit.parquet", "issues.csv", "report.html", "summary.json"
+        "audit.parquet", "issues.csv", "posterior_histogram.png", "report.html", "summary.json"
     ]  # fmt: skip
     assert hashes(tmp_path / "features") == before
     run(monkeypatch, "apply", f"--audit={audit.directory}", "--policy=drop", f"--output={tmp_path / 'b.parquet'}")
@@ -189,7 +189,8 @@ def test_folds_are_trained_as_the_fit_was(tmp_path, monkeypatch):
     wrong = audit.table["given_label"].to_numpy() != true_labels(audit.table["id"].to_pylist())
     half = len(wrong) // 2
     assert wrong[:half].mean() > 2 * wrong[half:].mean()
-    assert sorted(path.name for path in audit.directory.iterdir()) == ["audit.parquet", "issues.csv", "summary.json"]
+    found = sorted(path.name for path in audit.directory.iterdir())
+    assert found == ["audit.parquet", "issues.csv", "posterior_histogram.png", "summary.json"]
 
 
 @pytest.mark.slow

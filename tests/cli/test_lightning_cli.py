@@ -46,7 +46,8 @@ def logger(directory: Path) -> list[str]:
 def test_fit_leaves_a_clean_model_a_checkpoint_the_noise_and_its_picture(photos, tmp_path, capsys):
     run = tmp_path / "run"
     main(["fit", f"--data.source={photos}", *TINY, *logger(run)])
-    for name in ("config.yaml", "metrics.csv", "transition_matrix.csv", "transition_matrix.png", "label_counts.csv"):
+    files = ("transition_matrix.csv", "transition_matrix.png", "label_counts.csv", "training_curves.png")
+    for name in ("config.yaml", "metrics.csv", *files):
         assert (run / name).stat().st_size > 0, name
 
     checkpoint = next((run / "checkpoints").glob("*.ckpt"))
@@ -301,7 +302,7 @@ def test_export_and_the_dry_run_of_a_push(photos, tmp_path, monkeypatch, capsys)
     metrics = ["--metrics", "{test/accuracy_clean: 0.75}", "--datasets", "[me/insects]", "--model_name", "Insects"]
     shell(monkeypatch, "export", *options, *metrics, "--output", clean)
     shown = capsys.readouterr().out
-    assert "model.safetensors" in shown and "transition_matrix.png" in shown and "9 files" in shown
+    assert "model.safetensors" in shown and "transition_matrix.png" in shown and "10 files" in shown
     card = (clean / "README.md").read_text(encoding="utf-8")
     assert "# Insects" in card and "- me/insects" in card and "| test/accuracy\\_clean | 0.75 |" in card
     assert timm.create_model(f"local-dir:{clean}", pretrained=True).num_classes == 3

@@ -27,6 +27,7 @@ from .small import images, train
 
 BESIDE = {"README.md", "config.json", "model.safetensors", "noise_layer.safetensors", "noise_config.json"}
 BESIDE |= {"transition_matrix.csv", "transition_matrix.png", "label_counts.csv", "noisy_training.json"}
+BESIDE |= {"training_curves.png"}
 
 NATIVE = """
 import json, sys
@@ -76,6 +77,7 @@ def test_a_lightning_checkpoint_becomes_a_model_of_timm_and_of_transformers(ligh
     shutil.copy(lightning_checkpoint, moved)
     folder = export_clean(moved, tmp_path / "clean", license="apache-2.0")
     assert {path.name for path in folder.iterdir()} == BESIDE
+    assert "(training_curves.png)" in card_of(folder).text
     assert not list(tmp_path.glob(".clean-*")), "nothing half-written is left"
     module = NoisyImageClassifier.load_from_checkpoint(lightning_checkpoint, weights_only=True).eval()
     found, logits = read_natively(folder, "timm", tmp_path)
@@ -212,7 +214,7 @@ def test_a_model_that_was_never_trained_with_noise_says_so(kind, tmp_path):
     assert "noise_layer.safetensors" not in text
     assert not (folder / "noise_layer.safetensors").exists()
     assert "noisy-labels" not in card_of(folder).data.tags
-    assert "transition_matrix.png" not in text
+    assert "transition_matrix.png" not in text and "training_curves.png" not in text
 
 
 def test_the_code_on_the_card_runs_as_pasted(lightning_checkpoint, tmp_path):

@@ -227,6 +227,9 @@ def test_the_noise_is_in_the_logs(tmp_path):
     layer = NoiseLayer(first.noise_layer.config)
     layer.update_from_counts(counts)
     assert second["noise/trace"] == pytest.approx(float(layer.transition_matrix().trace()), rel=1e-5)
+    kept = trainers[2].model.run_record.history
+    assert [row["epoch"] for row in kept] == list(range(1, len(kept) + 1))
+    assert kept[1] == {"epoch": 2} | {name: second[name] for name in second if name.startswith(("loss", "noise/"))}
 
 
 def test_a_lost_class_is_named(tmp_path, caplog):

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lightning_noisy.noise.counting import counts_to_shares
 from lightning_noisy.noise.matrix import mean_row_distance, mean_row_entropy
-from lightning_noisy.pictures import transition_matrices_pixels
+from lightning_noisy.pictures import pixels, training_curves_figure, transition_matrices_pixels
+from lightning_noisy.pictures.heatmaps import TRUE
 from lightning_noisy.training.callbacks.run_recorder import describe_run
 from lightning_noisy.training.loggers.csv_logger import NoisyCSVLogger
 from lightning_noisy.training.loggers.wandb_logger import NoisyWandbLogger, log_picture, log_table, takes_pictures
@@ -34,8 +35,9 @@ class NoiseLog(L.Callback):
     largest memory in use so far on the first GPU, in units of 10⁹ bytes.
 
     For W&B and TensorBoard also ``noise/matrix``, the learned matrix as a heatmap, and at the end
-    ``noise/label_counts``, how often each predicted class carries each label in the last epoch; for W&B both as a
-    table too (``noise/matrix_table``, ``noise/label_counts_table``), and the facts of the run in its config.
+    ``noise/label_counts``, how often each predicted class carries each label in the last epoch, beside the true matrix
+    where it is known, and ``training_curves``. For W&B both matrices as a table too (``noise/matrix_table``,
+    ``noise/label_counts_table``), and the facts of the run in its config.
 
     Args:
         every_n_epochs: How often the matrix is drawn; the last epoch is drawn in any case.
@@ -110,7 +112,11 @@ class NoiseLog(L.Callback):
         shown = pl_module.epoch_counts.latest
         if shown is not None and trainer.is_global_zero:
             counts, heading = shown.label_counts, "counted: predicted class → given label"
-            _log_matrix(trainer, pl_module, "noise/label_counts", heading, counts_to_shares(counts), counts)
+            _log_matrix(
+                trainer, pl_module, "noise/label_counts", heading, counts_to_shares(counts), counts, self._true_matrix
+            )
+        if trainer.is_global_zero:
+            _log_curves(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         for logger in trainer.loggers:
@@ -162,7 +168,13 @@ class NoiseLog(L.Callback):
 
 
 def _log_matrix(
-    trainer: L.Trainer, pl_module: L.LightningModule, name: str, heading: str, shares: Tensor, values: Tensor
+    trainer: L.Trainer,
+    pl_module: L.LightningModule,
+    name: str,
+    heading: str,
+    shares: Tensor,
+    values: Tensor,
+    truth: Tensor | None = None,
 ) -> None:
     """A heatmap of the shares, a table of the values, at the step that Lightning gives to this epoch's metrics."""
     loggers: list[Logger] = [logger for logger in trainer.loggers if takes_pictures(logger)]
@@ -170,12 +182,22 @@ def _log_matrix(
         return
     class_names = [str(label) for label in getattr(pl_module, "class_names", None) or range(len(shares))]
     step = max(trainer.global_step - 1, 0)
-    pixels = transition_matrices_pixels({heading: shares}, class_names)
+    picture = transition_matrices_pixels({heading: shares} | ({} if truth is None else {TRUE: truth}), class_names)
     for logger in loggers:
-        log_picture(logger, name, pixels, step)
+        log_picture(logger, name, picture, step)
         if len(class_names) <= MANY_CLASSES:
             rows = [[label, *row] for label, row in zip(class_names, values.tolist(), strict=True)]
             log_table(logger, f"{name}_table", ["class", *class_names], rows, step)
+
+
+def _log_curves(trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    loggers: list[Logger] = [logger for logger in trainer.loggers if takes_pictures(logger)]
+    figure = training_curves_figure(describe_run(trainer, pl_module).history) if loggers else None
+    if figure is None:
+        return
+    picture = pixels(figure)
+    for logger in loggers:
+        log_picture(logger, "training_curves", picture, max(trainer.global_step - 1, 0))
 
 
 def _log_config(trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor
 from lightning_noisy import models
 from lightning_noisy.noise.counting import counts_to_shares
 from lightning_noisy.noise.matrix import write_transition_matrix
-from lightning_noisy.pictures import draw_transition_matrices
+from lightning_noisy.pictures import draw_training_curves, draw_transition_matrices
+from lightning_noisy.training.callbacks.run_recorder import describe_run
 from lightning_noisy.training.classifier import NoisyImageClassifier
 from lightning_noisy.training.loggers.wandb_artifacts import log_model_artifacts
 from lightning_noisy.training.loggers.wandb_runs import relative_path
@@ -25,8 +26,9 @@ class RunFiles(L.Callback):
 
     ``clean_model/`` is the backbone alone in its library's own format, ``transition_matrix.csv`` what the noise layer
     has learned, ``label_counts.csv`` how often each predicted class carries each label (the last epoch, each row as
-    shares), and ``transition_matrix.png`` both of them, beside the true matrix where the data know it. A W&B run gets
-    the clean model as an artifact.
+    shares), ``transition_matrix.png`` both of them, beside the true matrix where the data know it, and
+    ``training_curves.png`` the course of accuracies, losses and the layer's share. A W&B run gets the clean model as an
+    artifact.
 
     Args:
         directory: Where to write; the logger's directory by default.
@@ -62,6 +64,9 @@ class RunFiles(L.Callback):
         if matrices:
             title = f"Label noise after {trainer.current_epoch} epochs"
             draw_transition_matrices(directory / "transition_matrix.png", matrices, pl_module.class_names, title)
+        record = describe_run(trainer, pl_module)
+        about = record.data.get("name", "")
+        draw_training_curves(directory / "training_curves.png", record.history, f"Training on {about}" if about else "")
         self.written = directory
         log_model_artifacts(trainer, pl_module, directory / "clean_model")
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_noisy.models import adapter_config
 from lightning_noisy.models.adapter_files import describe_adapter
 from lightning_noisy.noise.counting import counts_to_triples
-from lightning_noisy.run_record import RunRecord, as_numbers, package_versions
+from lightning_noisy.run_record import RunRecord, add_to_history, as_numbers, package_versions
 
 RUN_RECORD_KEY = "noisy_run"
 """Where a checkpoint holds the record."""
@@ -35,6 +36,8 @@ class RunRecorder(L.Callback):
     """Puts the :class:`~lightning_noisy.run_record.RunRecord` of the run into each checkpoint."""
 
     def __init__(self) -> None:
+        self.history: list[dict[str, float]] = []
+        """What was measured in each epoch, those before a resume included."""
         self._seconds_before = 0.0
         self._start: float | None = None
 
@@ -46,6 +49,13 @@ class RunRecorder(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._start = time.perf_counter()
 
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._note(trainer, "val/")
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._note(trainer, "train/", "noise/")
+
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._seconds_before, self._start = self.seconds, None
 
@@ -54,10 +64,20 @@ class RunRecorder(L.Callback):
         checkpoint[RUN_RECORD_KEY] = describe_run(trainer, pl_module).to_dict()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self.seconds}
+        return {"seconds": self.seconds, "history": self.history}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._seconds_before = state_dict["seconds"]
+        self.history = list(state_dict.get("history", []))
+
+    def _note(self, trainer: Any, *parts: str) -> None:
+        """The metrics of this moment: others are still those of an earlier one."""
+        metrics = {
+            name: value
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith(parts) and not name.endswith("_step")
+        }
+        add_to_history(self.history, _epochs(trainer), metrics)
 
 
 def describe_run(trainer: L.Trainer, pl_module: L.LightningModule) -> RunRecord:
@@ -72,6 +92,7 @@ def describe_run(trainer: L.Trainer, pl_module: L.LightningModule) -> RunRecord:
         adapter=_adapter(getattr(pl_module, "backbone", None)),
         data=_describe_data(getattr(trainer, "datamodule", None)),
         metrics=_results(trainer.callback_metrics),
+        history=[] if recorder is None else list(recorder.history),
         label_counts=[] if shown is None else counts_to_triples(shown.label_counts),
         epochs=_epochs(trainer),
         steps=trainer.global_step,

@@ -134,7 +134,7 @@ class NoisyWandbLogger(WandbLogger):
                 )
 
 
-def log_picture(logger: Logger, name: str, pixels: np.ndarray, step: int) -> None:
+def log_picture(logger: Logger, name: str, pixels: np.ndarray, step: int | None = None) -> None:
     """Gives (H, W, 3) uint8 pixels to a logger that takes pictures."""
     with _never_fatal(name):
         if isinstance(logger, WandbLogger):

@@ -74,4 +74,5 @@ def test_folds_that_are_done_are_not_trained_again(data, model, tmp_path):
     audit = audit_labels(model, data, tmp_path / "audit", trainer=trainer(), folds=3, train_fold=again)
     assert sorted(again.seen) == [1, 2]
     assert audit.table.equals(whole.table)
-    assert sorted(path.name for path in audit.directory.iterdir()) == ["audit.parquet", "issues.csv", "summary.json"]
+    found = sorted(path.name for path in audit.directory.iterdir())
+    assert found == ["audit.parquet", "issues.csv", "posterior_histogram.png", "summary.json"]

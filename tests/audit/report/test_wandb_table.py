@@ -3,7 +3,7 @@
 import pytest
 
 from lightning_noisy.audit.judging.by_model import audit_labels
-from lightning_noisy.audit.report.wandb_table import NAME, TABLE_COLUMNS, log_suspicious_images
+from lightning_noisy.audit.report.wandb_table import HISTOGRAM_NAME, NAME, TABLE_COLUMNS, log_suspicious_images
 from lightning_noisy.training.loggers.wandb_logger import NoisyWandbLogger
 
 from ...training.loggers.wandb_file import finish, read_artifacts, read_history, read_table, run_files
@@ -27,3 +27,5 @@ def test_the_first_rows_are_there_with_their_pictures(tmp_path):
     (artifact,) = read_artifacts(path)
     names = [entry.path for entry in artifact.manifest.contents]
     assert sum(name.startswith("media/images/") and name.endswith(".png") for name in names) == 7
+    histograms = [row for row in read_history(path) if any(name.startswith(HISTOGRAM_NAME) for name in row)]
+    assert len(histograms) == 1 and list((path.parent / "files").rglob("posterior_histogram*.png"))

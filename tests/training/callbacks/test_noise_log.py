@@ -151,7 +151,7 @@ def test_tensorboard_gets_the_pictures(photos, tmp_path):
     trainer.fit(model, data)
     events = EventAccumulator(str(tmp_path))
     events.Reload()
-    assert {"noise/matrix", "noise/label_counts"} <= set(events.Tags()["images"])
+    assert {"noise/matrix", "noise/label_counts", "training_curves"} <= set(events.Tags()["images"])
     last = events.Scalars("noise/entropy")[-1].value
     assert last == pytest.approx(mean_row_entropy(model.noise_layer.transition_matrix()), rel=1e-5)
 

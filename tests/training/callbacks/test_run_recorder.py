@@ -1,8 +1,10 @@
+import csv
 from types import SimpleNamespace
 
 import lightning.pytorch as L
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 
 from lightning_noisy import NoisyImageClassifier, NoisyImageDataModule, StreamingImageDataModule
 from lightning_noisy.data.description import describe
@@ -66,6 +68,27 @@ def test_a_resumed_run_adds_its_time(photos, tmp_path):
     second, _ = fit(photos, tmp_path, epochs=2, ckpt_path=tmp_path / "1.ckpt")
     assert second["epochs"] == 2.0
     assert second["seconds"] > first["seconds"]
+
+
+def rows_of_csv(path, name):
+    with open(path, newline="", encoding="utf-8") as file:
+        return [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
+
+
+KEPT = ("val/accuracy_noisy", "val/accuracy_clean", "val/loss_noisy", "train/loss_clean", "noise/share")
+
+
+def test_the_history_is_what_a_csv_log_has_across_a_resume(photos, tmp_path):
+    first, _ = fit(photos, tmp_path, epochs=2, logger=CSVLogger(tmp_path, "first", ""))
+    options = {"check_val_every_n_epoch": 2, "logger": CSVLogger(tmp_path, "second", "")}
+    second, _ = fit(photos, tmp_path, epochs=4, ckpt_path=tmp_path / "2.ckpt", **options)
+    assert [row["epoch"] for row in first["history"]] == [1.0, 2.0]
+    assert second["history"][:2] == first["history"]
+    assert [row["epoch"] for row in second["history"]] == [1.0, 2.0, 3.0, 4.0]
+    assert "val/accuracy_noisy" not in second["history"][2], "it was measured in every second epoch alone"
+    for name in KEPT:
+        logged = [value for part in ("first", "second") for value in rows_of_csv(tmp_path / part / "metrics.csv", name)]
+        assert [row[name] for row in second["history"] if name in row] == pytest.approx(logged, rel=1e-5), name
 
 
 @pytest.mark.parametrize("source", ["digits", "hub:me/birds", "hub:./birds", "idx:/data/mnist", "/home/me/photos"])

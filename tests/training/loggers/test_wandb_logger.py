@@ -58,7 +58,7 @@ def wandb_rows(path):
     for row in read_history(path):
         step = row.pop("trainer/global_step")
         numbers = {name: value for name, value in row.items() if not name.startswith("_") and "/_" not in name}
-        pictures = ("noise/matrix/", "noise/matrix_table", "noise/label_counts")
+        pictures = ("noise/matrix/", "noise/matrix_table", "noise/label_counts", "training_curves")
         found |= {(name, step): value for name, value in numbers.items() if not name.startswith(pictures)}
     return found
 
