@@ -12,16 +12,15 @@ from lightning_noisy import models
 from lightning_noisy.export.card import base_on_hub, render_card
 from lightning_noisy.export.card_options import CARD_FILE, CardArguments, CardOptions
 from lightning_noisy.export.checkpoints import load_checkpoint
-from lightning_noisy.export.noise_estimate import COUNTS_FILE, MATRIX_FILE, estimate_noise
+from lightning_noisy.export.noise_estimate import estimate_noise
 from lightning_noisy.export.trained_model import Source, TrainedModel, resolve_model
+from lightning_noisy.matrix_files import COUNTS_FILE, MATRIX_FILE, PICTURE_FILE, write_matrices
 from lightning_noisy.models import adapter_files
 from lightning_noisy.models.fingerprint import frozen_fingerprint
 from lightning_noisy.noise.files import NOISE_CONFIG_FILE, NOISE_WEIGHTS_FILE, save_noise_layer
-from lightning_noisy.noise.matrix import write_transition_matrix
-from lightning_noisy.pictures import draw_training_curves, draw_transition_matrices
+from lightning_noisy.pictures import draw_training_curves
 from lightning_noisy.run_record import RECORD_FILE, write_record
 
-PICTURE_FILE = "transition_matrix.png"
 CURVES_FILE = "training_curves.png"
 OUR_FILES = (
     CARD_FILE,
@@ -131,11 +130,8 @@ def write_export(trained: TrainedModel, folder: Path, options: CardOptions, fold
     estimate = estimate_noise(trained.noise_layer, trained.record.label_counts, names)
     if trained.noise_layer is not None:
         save_noise_layer(trained.noise_layer, folder)
-        write_transition_matrix(folder / MATRIX_FILE, trained.noise_layer.transition_matrix().cpu(), names)
     if estimate is not None:
-        if estimate.is_counted:
-            write_transition_matrix(folder / COUNTS_FILE, list(estimate.matrices.values())[-1], names)
-        draw_transition_matrices(folder / PICTURE_FILE, estimate.matrices, names, "Label noise in the training data")
+        write_matrices(folder, estimate.matrices, names, "Label noise in the training data")
     write_record(trained.record, folder / RECORD_FILE)
     draw_training_curves(folder / CURVES_FILE, trained.record.history)
     card = render_card(trained, options, estimate, folder_name, has_curves=(folder / CURVES_FILE).is_file())

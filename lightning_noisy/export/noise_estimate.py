@@ -6,13 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_noisy.matrix_files import COUNTED, LEARNED
 from lightning_noisy.noise import NoiseLayer
 from lightning_noisy.noise.counting import counts_to_shares, disagreement_rate, triples_to_counts
-
-MATRIX_FILE = "transition_matrix.csv"
-"""What the noise layer holds."""
-COUNTS_FILE = "label_counts.csv"
-"""What the last epoch has counted, each row as shares."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +73,10 @@ def estimate_noise(
     """
     if noise_layer is None:
         return None
-    matrices = {"learned by the noise layer": noise_layer.transition_matrix().cpu().double()}
+    matrices = {LEARNED: noise_layer.transition_matrix().cpu().double()}
     counts = triples_to_counts(label_counts, len(class_names)) if label_counts else None
     if counts is not None:
-        matrices["counted: predicted class → given label"] = counts_to_shares(counts)
+        matrices[COUNTED] = counts_to_shares(counts)
     matrix = list(matrices.values())[-1]
     rate = float(1 - matrix.diagonal().mean() if counts is None else disagreement_rate(counts))
     classes = _classes(matrix, counts, class_names)

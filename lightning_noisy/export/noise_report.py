@@ -11,15 +11,12 @@ from rich.table import Table
 
 from lightning_noisy.export.checkpoints import load_checkpoint
 from lightning_noisy.export.noise_estimate import (
-    COUNTS_FILE,
-    MATRIX_FILE,
     ClassNoise,
     ConfusedPair,
     NoiseEstimate,
     estimate_noise,
 )
-from lightning_noisy.noise.matrix import write_transition_matrix
-from lightning_noisy.pictures import draw_transition_matrices
+from lightning_noisy.matrix_files import write_matrices
 from lightning_noisy.utils.text import spreadsheet_cell
 
 SHOWN_CLASSES = 20
@@ -72,18 +69,14 @@ def write_noise(directory: str | Path, estimate: NoiseEstimate, class_names: Seq
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    names = (MATRIX_FILE, COUNTS_FILE) if estimate.is_counted else (MATRIX_FILE,)
-    matrices = [directory / name for name in names]
-    for file, matrix in zip(matrices, estimate.matrices.values(), strict=True):
-        write_transition_matrix(file, matrix, class_names)
-    files = [directory / name for name in ("classes.csv", "pairs.csv", "noise.png")]
+    files = [directory / name for name in ("classes.csv", "pairs.csv")]
     classes = [(noise.name, noise.labels, noise.wrong, noise.lost) for noise in estimate.classes]
     _write_rows(files[0], ("class", "labels", "share_of_labels_wrong", "share_of_class_mislabelled"), classes)
     pairs = [(pair.clean, pair.noisy, pair.share, pair.count) for pair in estimate.pairs]
     _write_rows(files[1], ("true_class", "given_label", "share_of_true_class", "images"), pairs)
     title = f"about {estimate.rate:.1%} of the training labels are wrong"
-    draw_transition_matrices(files[2], estimate.matrices, class_names, title)
-    return [*matrices, *files]
+    *matrices, picture = write_matrices(directory, estimate.matrices, class_names, title, "noise.png")
+    return [*matrices, *files, picture]
 
 
 def _class_table(classes: Sequence[ClassNoise]) -> Table:

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.loggers import Logger, WandbLogger
 from torch import Tensor
 
+from lightning_noisy.matrix_files import COUNTED, LEARNED
 from lightning_noisy.noise.counting import counts_to_shares
 from lightning_noisy.noise.matrix import mean_row_distance, mean_row_entropy
 from lightning_noisy.pictures import pixels, training_curves_figure, transition_matrices_pixels
@@ -111,7 +112,7 @@ class NoiseLog(L.Callback):
             self._draw_matrix(trainer, pl_module)
         shown = pl_module.epoch_counts.latest
         if shown is not None and trainer.is_global_zero:
-            counts, heading = shown.label_counts, "counted: predicted class → given label"
+            counts, heading = shown.label_counts, COUNTED
             _log_matrix(
                 trainer, pl_module, "noise/label_counts", heading, counts_to_shares(counts), counts, self._true_matrix
             )
@@ -163,7 +164,7 @@ class NoiseLog(L.Callback):
     def _draw_matrix(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._epoch_drawn = trainer.current_epoch
         if self._learned_matrix is not None and trainer.is_global_zero:
-            heading = "learned by the noise layer"
+            heading = LEARNED
             _log_matrix(trainer, pl_module, "noise/matrix", heading, self._learned_matrix, self._learned_matrix)
 
 

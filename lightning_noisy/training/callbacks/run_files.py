@@ -11,9 +11,10 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lightning_noisy import models
+from lightning_noisy.matrix_files import COUNTED, LEARNED, write_matrices
 from lightning_noisy.noise.counting import counts_to_shares
-from lightning_noisy.noise.matrix import write_transition_matrix
-from lightning_noisy.pictures import draw_training_curves, draw_transition_matrices
+from lightning_noisy.pictures import draw_training_curves
+from lightning_noisy.pictures.heatmaps import TRUE
 from lightning_noisy.training.callbacks.run_recorder import describe_run
 from lightning_noisy.training.classifier import NoisyImageClassifier
 from lightning_noisy.training.loggers.wandb_artifacts import log_model_artifacts
@@ -51,19 +52,10 @@ class RunFiles(L.Callback):
         directory.mkdir(parents=True, exist_ok=True)
         models.save_backbone(clean_model, directory / "clean_model", pl_module.class_names)
         true_matrix = getattr(getattr(trainer, "datamodule", None), "transition_matrix", None)
-        if learned is not None:
-            write_transition_matrix(directory / "transition_matrix.csv", learned, pl_module.class_names)
-        if counted is not None:
-            write_transition_matrix(directory / "label_counts.csv", counted, pl_module.class_names)
-        headings = {
-            "learned by the noise layer": learned,
-            "counted: predicted class → given label": counted,
-            "true": true_matrix,
-        }
+        headings = {LEARNED: learned, COUNTED: counted, TRUE: true_matrix}
         matrices = {heading: matrix for heading, matrix in headings.items() if matrix is not None}
-        if matrices:
-            title = f"Label noise after {trainer.current_epoch} epochs"
-            draw_transition_matrices(directory / "transition_matrix.png", matrices, pl_module.class_names, title)
+        title = f"Label noise after {trainer.current_epoch} epochs"
+        write_matrices(directory, matrices, pl_module.class_names, title)
         record = describe_run(trainer, pl_module)
         about = record.data.get("name", "")
         draw_training_curves(directory / "training_curves.png", record.history, f"Training on {about}" if about else "")
