@@ -41,6 +41,7 @@ from lightning_noisy.pictures import transition_matrices_figure
 from lightning_noisy.training.loggers import NoisyCSVLogger
 
 RUN = Path("runs/tutorial")
+torch.set_num_threads(1)  # so small a network is no faster with more, and the numbers stay the same
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", ".*does not have many workers.*|.*LeafSpec.*|.*exists and is not empty.*")
 
