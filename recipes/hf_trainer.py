@@ -10,7 +10,8 @@ Change: --data and --backbone; every option of transformers.TrainingArguments ca
     ... --eval_strategy epoch        # held-out training images then say what is learned by heart
     ... --resume_from_checkpoint true                        # goes on from the newest checkpoint in --output_dir
 
-What is measured goes to metrics.csv in --output_dir and to W&B, in files where there is no key (--report_to none: not).
+What is measured goes to metrics.csv and training_curves.png in --output_dir and to W&B, in files where there is no key
+(--report_to none: not).
 """
 
 import csv
@@ -19,12 +20,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import timm
 import torch
 import wandb
 from datasets import ClassLabel, DatasetDict, load_dataset
+from rich.console import Console
 from transformers import (
     EvalPrediction,
     HfArgumentParser,
@@ -34,10 +37,16 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_utils import get_last_checkpoint
 
 from lightning_noisy import NoiseConfig, models
+from lightning_noisy.cli.upstream_messages import silence_bars_of_transformers
+from lightning_noisy.export.noise_estimate import estimate_noise
 from lightning_noisy.hf import NoisyForImageClassification
 from lightning_noisy.hub import export_clean
+from lightning_noisy.pictures import draw_training_curves
+from lightning_noisy.run_record import as_numbers
+from lightning_noisy.run_summary import run_summary
 from lightning_noisy.training.loggers.wandb_runs import (
     PROJECT,
     new_run_id,
@@ -150,11 +159,37 @@ def start_wandb(args: TrainingArguments, goes_on: bool) -> None:
         args.report_to.remove("wandb")
 
 
+def tell_the_end(trainer: Trainer, metrics: dict[str, float], options: Options) -> None:
+    """Draws the course of the training; prints what came out, where it lies, and what to type next."""
+    output, record = Path(str(trainer.args.output_dir)), trainer.model.run_record
+    places = {"logs": str(output)}
+    if draw_training_curves(output / "training_curves.png", record.history):
+        places["course"] = str(output / "training_curves.png")
+    if options.license:
+        places["clean model"] = str(output / "clean")
+    commands = []
+    if checkpoint := get_last_checkpoint(str(output)):
+        places["last checkpoint"] = checkpoint
+        source = options.data if Path(options.data).exists() else f"hub:{options.data}"
+        commands = [
+            f"lightning-noisy audit --ckpt_path {quote(checkpoint)} --data.source {quote(source)} --output audit",
+            f"lightning-noisy export --ckpt_path {quote(checkpoint)} --output clean --license apache-2.0",
+        ]
+    measured = {n: v for n, v in as_numbers(metrics).items() if not n.endswith(("_runtime", "_per_second", "epoch"))}
+    layer, names = trainer.model.noise_layer, list(trainer.model.config.id2label.values())
+    if (estimate := estimate_noise(layer, record.label_counts, names)) is not None:
+        measured |= {"noise/estimated_rate": estimate.rate, "noise/share": layer.share}
+    measured = {**record.metrics, **measured}
+    summary = run_summary(measured, record.epochs, record.steps, record.seconds, places, commands)
+    Console().print(summary, soft_wrap=True)
+
+
 def run(arguments: list[str]) -> dict[str, float]:
     """Trains, evaluates, exports; returns the metrics."""
     parser = HfArgumentParser((Options, TrainingArguments))
-    parser.set_defaults(report_to="wandb")
+    parser.set_defaults(report_to="wandb", logging_steps=20)  # the logs of an epoch or so are a point of the curves
     options, args = parser.parse_args_into_dataclasses(arguments)
+    silence_bars_of_transformers()
     args.remove_unused_columns = False  # the transform needs the image column
     data, names = load_data(options)
     torch.manual_seed(args.seed)  # of a new head
@@ -181,8 +216,10 @@ def run(arguments: list[str]) -> dict[str, float]:
     trainer.compute_metrics = accuracy("clean" if options.clean_label_column else "noisy")
     metrics = trainer.evaluate(splits["test"], metric_key_prefix="test")
     trainer.save_model()
-    if options.license and trainer.is_world_process_zero():
-        export_clean(model, Path(args.output_dir) / "clean", license=options.license, overwrite=True)
+    if trainer.is_world_process_zero():
+        if options.license:
+            export_clean(model, Path(args.output_dir) / "clean", license=options.license, overwrite=True)
+        tell_the_end(trainer, metrics, options)
     wandb.finish()
     trainer.accelerator.end_training()  # leaves the group of processes in order
     return metrics

@@ -9,8 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lightning_noisy"
 ROOMS = (
-    "_version", "utils", "noise", "image_batch", "pictures", "matrix_files", "run_record", "models", "data",
-    "streaming", "training", "hf", "inference", "features", "export", "hub", "audit", "first_look", "cli",
+    "_version", "utils", "noise", "image_batch", "pictures", "matrix_files", "run_record", "run_summary", "models",
+    "data", "streaming", "training", "hf", "inference", "features", "export", "hub", "audit", "first_look", "cli",
 )  # fmt: skip
 """In this order: a room imports those before it, never one after it."""
 

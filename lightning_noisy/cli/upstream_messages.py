@@ -8,6 +8,8 @@ ADVERTISEMENTS = (
     "💡 Tip:",
     "TPU available: False",
     "Loading `train_dataloader` to estimate",
+    "Seed set to",
+    "`Trainer.fit` stopped: `max_epochs",  # as it was told to
     "Restoring states from the checkpoint path at",  # a second line says when it is done
 )
 """How lines of its log begin that are left out."""
@@ -21,7 +23,11 @@ WARNINGS = (
     r"Found \d+ module\(s\) in eval mode",  # those that are frozen
     r"The '.*' does not have many workers",  # the user has said how many
 )
-LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero")
+LOGGERS = (
+    "lightning.pytorch.utilities.rank_zero",
+    "lightning.fabric.utilities.rank_zero",
+    "lightning.fabric.utilities.seed",
+)
 
 
 def silence_upstream_messages() -> None:
@@ -44,14 +50,15 @@ def silence_bars_of_transformers() -> None:
 
 
 def format_own_warnings() -> None:
-    """Tells a warning of this package without its place in the code. Lightning, when imported, sets its own way."""
+    """Tells a warning of this package or of Lightning without its place in the code; Lightning sets its own way."""
     told = warnings.formatwarning
 
     def tell(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
     ) -> str:
-        is_ours = Path(filename).is_relative_to(Path(__file__).parents[1])
-        return f"Warning: {message}\n" if is_ours else told(message, category, filename, lineno, line)
+        path = Path(filename)
+        is_plain = path.is_relative_to(Path(__file__).parents[1]) or "lightning" in path.parts
+        return f"Warning: {message}\n" if is_plain else told(message, category, filename, lineno, line)
 
     warnings.formatwarning = tell
 

@@ -35,7 +35,8 @@ ACCURACIES = (
 )
 LOSSES = (
     Curve("held out, given labels", ("val/loss_noisy", "eval_loss"), ORANGE),
-    Curve("training, given labels", ("train/loss_clean", "loss"), ORANGE, ":"),
+    Curve("training, given labels", ("train/loss_clean",), ORANGE, ":"),
+    Curve("training, what is minimised", ("loss",), BLACK, "--"),
 )
 NOISE = (
     Curve("the layer's share of the loss", ("noise/share",), GREEN),
@@ -43,7 +44,7 @@ NOISE = (
 )
 PANELS: dict[str, tuple[str, tuple[Curve, ...]]] = {
     "Accuracy": ("right predictions (%)", ACCURACIES),
-    "Loss of the network alone": ("cross-entropy (nats)", LOSSES),
+    "Loss": ("cross-entropy (nats)", LOSSES),
     "Noise": ("share (%)", NOISE),
 }
 """The unit of each panel's axis, and its curves."""
@@ -100,7 +101,7 @@ def _draw(axes: Axes, name: str, unit: str, found: Sequence[tuple[Curve, list[fl
         axes.set_ylim(-0.02, 1.02)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
     else:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.05 * (max(value for _, _, values in found for value in values) or 1.0))
     axes.grid(alpha=0.3)
     # Below the curves, where it hides none of them.
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=8, frameon=False, ncols=1)

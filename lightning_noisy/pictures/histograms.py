@@ -35,6 +35,6 @@ def posterior_histogram_figure(kept: np.ndarray, flagged: np.ndarray, title: str
     axes.set_ylabel("images (logarithmic)")
     axes.grid(alpha=0.3, axis="y")
     axes.set_axisbelow(True)
-    axes.legend(loc="upper left", frameon=False)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, frameon=False)  # hides no bar
     axes.set_title(as_text(title))
     return figure

@@ -264,7 +264,7 @@ def test_a_command_of_lightning_is_still_one():
 
 FROM_OTHERS = re.compile(
     "litlogger|litmodels|LeafSpec|logging interval|tensorboardX|to estimate number|dirpath has changed|num_workers|"
-    "sync_dist|Loading weights|model shards|already configured|site-packages"
+    "sync_dist|Loading weights|model shards|already configured|site-packages|Seed set|`max_epochs"
 )
 
 

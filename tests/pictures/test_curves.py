@@ -27,7 +27,7 @@ def test_each_metric_is_a_line_through_the_epochs_in_which_it_was_measured():
             "held out, checked labels": ([0.5, 1.0], [0.5, 0.7]),
             "held out, given labels": ([0.5, 1.0, 2.0], [0.4, 0.45, 0.5]),
         },
-        "Loss of the network alone": {"training, given labels": ([1.0, 2.0], [2.0, 1.0])},
+        "Loss": {"training, given labels": ([1.0, 2.0], [2.0, 1.0])},
         "Noise": {"the layer's share of the loss": ([1.0, 2.0], [0.0, 0.25])},
     }
     assert figure.get_suptitle() == r"A \$title\$"
@@ -47,7 +47,7 @@ def test_the_names_of_transformers_are_known():
     history = [{"epoch": 1.0, "loss": 2.0, "eval_loss": 1.5, "eval_accuracy_noisy": 0.5, "noise/share": 0.5}]
     assert {panel: len(lines) for panel, lines in drawn(training_curves_figure(history)).items()} == {
         "Accuracy": 1,
-        "Loss of the network alone": 2,
+        "Loss": 2,
         "Noise": 1,
     }
 
