@@ -1,6 +1,7 @@
 # make demo   sets everything up in .venv and runs the main job on handwritten digits (CPU, under 3 minutes after set-up)
 # make test   sets up what is missing and runs the tests, the linter and the type checker, and builds the documentation
 # make docs   builds the documentation into site/, with warnings as errors; `make tutorial` runs docs/tutorial.py for its page
+# make dist   builds sdist and wheel into dist/ and checks them
 # make test-lowest   runs the fast tests with the lowest versions that pyproject.toml allows, in .venv-lowest (Python 3.11)
 # make test-newest   runs them with the newest versions there are, in .venv-newest; PYTHON=python3.13 names the Python
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-fast test-lowest test-newest lint types docs tutorial format clean
+.PHONY: help setup demo test test-fast test-lowest test-newest lint types docs tutorial dist format clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -55,9 +56,14 @@ docs: $(READY)
 tutorial: $(READY)
 	$(BIN)/python docs/tools/tutorial_page.py
 
+dist: $(READY)
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .venv-lowest .venv-newest .pytest_cache .mypy_cache .ruff_cache .hypothesis runs site
+	rm -rf $(VENV) .venv-lowest .venv-newest .pytest_cache .mypy_cache .ruff_cache .hypothesis runs site dist
