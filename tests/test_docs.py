@@ -8,6 +8,9 @@ import pytest
 import timm
 from transformers import HfArgumentParser, TrainingArguments, ViTImageProcessor
 
+import lightning_noisy
+import lightning_noisy.hf
+import lightning_noisy.hub
 from lightning_noisy.cli import apply_command, audit_commands, export_commands, lightning_cli
 
 from .documents import DOCUMENTS, ROOT, anchors, commands, links, name, python_blocks
@@ -149,6 +152,13 @@ def _train_a_checkpoint():
 def test_every_page_with_code_is_run_here_or_has_a_test_of_its_own():
     with_code = {str(path.relative_to(DOCS)) for path in DOCUMENTS if DOCS in path.parents and python_blocks(path)}
     assert with_code == {*RUN_CODE, "tutorial.md", "your_photos.md"}
+
+
+@pytest.mark.parametrize("module", [lightning_noisy, lightning_noisy.hf, lightning_noisy.hub], ids=lambda m: m.__name__)
+def test_every_public_name_is_in_the_reference(module):
+    pages = "".join(path.read_text(encoding="utf-8") for path in (DOCS / "reference").glob("*.md"))
+    public = {f"::: {module.__name__}.{name}" for name in module.__all__ if not name.startswith("_")}
+    assert {line for line in public if f"{line}\n" not in pages} <= {"::: lightning_noisy.hf.NoiseLayerCallback"}
 
 
 @pytest.fixture(scope="module")
