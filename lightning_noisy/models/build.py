@@ -7,8 +7,8 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
-from lightning_noisy.models.data_config import fits_config, resolve_data_config
-from lightning_noisy.models.kinds import DATA_CONFIG, is_timm, is_transformers, timm_model_inside
+from lightning_noisy.models.data_config import fits_config, set_image_size
+from lightning_noisy.models.kinds import is_timm, is_transformers, timm_model_inside
 from lightning_noisy.models.peft_models import adapter_config, unwrap_peft
 from lightning_noisy.models.spec import build_from_spec
 from lightning_noisy.models.timm_models import build_timm
@@ -59,9 +59,7 @@ def build_backbone(
                 f"'hf:REPO_OR_DIR' or a module, but got {backbone!r}.{_prefix_hint(str(backbone))}"
             )
     if image_size is not None:
-        config = resolve_data_config(model)
-        config["input_size"] = (config["input_size"][0], image_size, image_size)
-        setattr(model, DATA_CONFIG, config)
+        set_image_size(model, image_size)
     return model
 
 

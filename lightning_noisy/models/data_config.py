@@ -38,6 +38,13 @@ def resolve_data_config(model: nn.Module) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
 
 
+def set_image_size(model: nn.Module, image_size: int) -> None:
+    """Notes on a model that it wants images of this side, in pixels: transforms, checkpoints and exports go by that."""
+    config = resolve_data_config(model)
+    config["input_size"] = (config["input_size"][0], image_size, image_size)
+    setattr(model, DATA_CONFIG, config)
+
+
 def _timm_data_config(model: Any) -> dict[str, Any]:
     """timm's own, with the channels and, where it is fixed, the size that this model was built for."""
     config = resolve_model_data_config(model)

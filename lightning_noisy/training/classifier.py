@@ -192,10 +192,21 @@ class NoisyImageClassifier(NoisyLabelMixin, L.LightningModule):
                 f"Expected the data to have the {self.num_classes} classes of the model, but got {in_data}. Set the "
                 f"model's `num_classes` to {in_data}, or give the data the same `class_names`."
             )
+        image_size = getattr(datamodule, "image_size", None)
+        if stage == "fit" and image_size is not None:
+            self._take_image_size(image_size)
         if self.hparams["compile"] and self.backbone._compiled_call_impl is None:
             # In place, which leaves no trace in the names of the weights. Not dynamic: the smaller last batch of an
             # epoch would turn the whole network into one for any size, which is slower.
             self.backbone.compile(dynamic=False)
+
+    def _take_image_size(self, image_size: int) -> None:
+        """The data's own size is that of the training, and so of what is loaded and exported afterwards."""
+        models.set_image_size(self.backbone, image_size)
+        spec = self.hparams["backbone"]
+        if spec is not None:
+            config = {name: list(v) if isinstance(v, tuple) else v for name, v in self.data_config.items()}
+            self.hparams["backbone"] = {**spec, "data_config": config}
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         batch = as_image_batch(batch)

@@ -1,10 +1,12 @@
 import lightning.pytorch as L
 import pytest
+import timm
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import nn
 
-from lightning_noisy import NoiseConfig, NoisyImageClassifier
+from lightning_noisy import NoiseConfig, NoisyImageClassifier, NoisyImageDataModule
+from lightning_noisy.hub import export_clean
 
 from .small import fit, tiny, tiny_data
 
@@ -205,3 +207,15 @@ def test_exploding_logits_are_named(photos, tmp_path):
     module = tiny(optimizer=lambda groups: torch.optim.SGD(groups, lr=1e30), lr_scheduler=None)
     with pytest.raises(ValueError, match=r"finite, but got NaN or infinity at step \d.*learning rate"):
         fit(module, tiny_data(photos), tmp_path)
+
+
+def test_the_size_that_the_data_name_is_that_of_the_checkpoint_and_of_the_export(photos, tmp_path):
+    module = NoisyImageClassifier("timm:test_resnet", 3, ["ant", "bee", "cat"], pretrained=False)
+    assert module.data_config["input_size"] == (3, 160, 160)
+    trainer = fit(module, NoisyImageDataModule(str(photos), image_size=32, num_workers=0), tmp_path, max_epochs=1)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    loaded = NoisyImageClassifier.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    assert loaded.data_config["input_size"] == (3, 32, 32)
+    export_clean(tmp_path / "last.ckpt", tmp_path / "clean", license="mit")
+    model = timm.create_model(f"local-dir:{tmp_path / 'clean'}", pretrained=True)
+    assert timm.data.resolve_model_data_config(model)["input_size"] == (3, 32, 32)
