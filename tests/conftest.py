@@ -1,6 +1,10 @@
 """Tiny real images for the tests, and a cache folder of their own."""
 
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
 import time
 import types
 import warnings
@@ -16,6 +20,7 @@ import wandb
 from huggingface_hub.utils import _http as hub_http
 
 from .photos import write_photos
+from .quick import RESIDENT
 
 MOST_SECONDS = 5.0
 SHARED_DATA = Path(os.environ.get("LIGHTNING_NOISY_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -42,6 +47,17 @@ def pytest_runtest_call(item):
     if taken > MOST_SECONDS and not item.get_closest_marker("slow"):
         pytest.fail(f"takes {taken:.1f} seconds of processor time: make it quicker, or mark it slow", pytrace=False)
     return result
+
+
+def pytest_configure(config):
+    """One resident process for all workers, which imports while they collect: see tests/resident.py."""
+    if getattr(config.option, "numprocesses", None):
+        folder = Path(tempfile.mkdtemp(prefix="resident-"))
+        os.environ[RESIDENT] = str(folder)
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+        command = [sys.executable, "-m", "tests.resident", str(folder)]
+        process = subprocess.Popen(command, cwd=Path(__file__).parents[1], env=environment)
+        config.add_cleanup(lambda: (process.kill(), shutil.rmtree(folder)))
 
 
 def pytest_collection_modifyitems(items):

@@ -3,8 +3,6 @@
 import json
 import os
 import subprocess
-import sys
-import time
 
 import pyarrow.parquet
 import pytest
@@ -12,29 +10,16 @@ import timm
 
 from tests.training.loggers.wandb_file import read_only_run
 
+from . import quick
 from .recipes import RECIPES, SMALL, TINY
 
 pytestmark = pytest.mark.usefixtures("no_wandb_account")
 
 
-@pytest.fixture(scope="module")
-def quick_path(tmp_path_factory):
-    """A PATH whose ``lightning-noisy`` has imported everything before."""
-    folder = tmp_path_factory.mktemp("bin")
-    socket, program = folder / "socket", folder / "lightning-noisy"
-    command = [sys.executable, "-m", "tests.resident", str(socket), str(program)]
-    with subprocess.Popen(command, cwd=RECIPES.parent) as process:
-        while not os.access(program, os.X_OK):
-            assert process.poll() is None
-            time.sleep(0.1)
-        yield f"{folder}:{os.environ['PATH']}"
-        process.kill()
-
-
 @pytest.mark.slow
-def test_the_audit_trains_twice_and_goes_on_with_the_decisions_of_a_review(photos, tmp_path, quick_path):
+def test_the_audit_trains_twice_and_goes_on_with_the_decisions_of_a_review(photos, tmp_path):
     options = [*TINY, *SMALL, "--data.image_size=32", "--trainer.enable_progress_bar=false"]
-    environment = {**os.environ, "PATH": quick_path, "POLICY": "weight"}
+    environment = {**os.environ, "PATH": quick.path(), "POLICY": "weight"}
 
     def run(**more):
         command = ["bash", str(RECIPES / "audit.sh"), *options]
@@ -58,12 +43,12 @@ def test_the_audit_trains_twice_and_goes_on_with_the_decisions_of_a_review(photo
 
 
 @pytest.mark.slow
-def test_audit_first_trains_anew_where_decisions_change_the_labels(photos, tmp_path, quick_path):
+def test_audit_first_trains_anew_where_decisions_change_the_labels(photos, tmp_path):
     backbone = timm.create_model("test_resnet", num_classes=0)
     timm.models.save_for_hf(backbone, str(tmp_path / "backbone"), safe_serialization=True)
     options = ["--model.backbone=timm:test_resnet", "--model.pretrained=false", "--trainer.accelerator=cpu"]
     options += ["--trainer.max_epochs=1", "--data.image_size=32", "--data.num_workers=0", "--data.batch_size=8"]
-    environment = {**os.environ, "PATH": quick_path, "SIZE": "32"}
+    environment = {**os.environ, "PATH": quick.path(), "SIZE": "32"}
     environment |= {"DATA": str(photos), "BACKBONE": f"timm:local-dir:{tmp_path / 'backbone'}"}
     command = ["bash", str(RECIPES / "audit_first.sh"), *options]
 

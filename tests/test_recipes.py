@@ -4,7 +4,6 @@ import importlib.util
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,6 +22,7 @@ from tests.hf.small import tiny_vit
 from tests.streaming.shard_files import write_parquet, write_tars
 from tests.training.loggers.wandb_file import finish, read_config, read_history, read_only_run, read_run, run_files
 
+from .quick import python
 from .recipes import RECIPES, SMALL, TINY
 
 pytestmark = pytest.mark.usefixtures("no_wandb_account")
@@ -203,7 +203,7 @@ def test_two_processes_of_one_machine(name, backbone, photos, tmp_path):
     options = [f"--data.source={photos}", *backbone]  # the progress bar is on: it once made the processes wait forever
     recipe = str(RECIPES / f"{name}.yaml")
     ran = subprocess.run(
-        [sys.executable, "script.py", "fit", "--config", recipe, *TINY, *SMALL, *options, "--trainer.devices=2"],
+        [python(), "script.py", "fit", "--config", recipe, *TINY, *SMALL, *options, "--trainer.devices=2"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         cwd=tmp_path,
         capture_output=True,
@@ -306,7 +306,7 @@ def test_the_plain_transformers_trainer(photos, tiny_backbone, tmp_path, monkeyp
 
 @pytest.mark.slow
 def test_the_transformers_script_under_torchrun(photos, tiny_backbone, tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [python(), "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     ran = subprocess.run(
         [*command, str(RECIPES / "hf_trainer.py"), *hf_trainer(photos, tiny_backbone, tmp_path)],
         env={**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"},

@@ -11,6 +11,8 @@ from rich.console import Console
 from lightning_noisy.cli.doctor_command import run_doctor, tell_checks
 from lightning_noisy.first_look import checks
 
+from ..quick import python
+
 pytestmark = pytest.mark.usefixtures("no_wandb_account")
 
 
@@ -144,6 +146,6 @@ def test_a_problem_ends_with_status_one(monkeypatch, capsys):
 @pytest.mark.slow
 def test_the_command_of_the_shell():
     code = "from lightning_noisy.cli.start import console_script; console_script()"
-    ran = subprocess.run([sys.executable, "-c", code, "doctor"], capture_output=True, text=True)
+    ran = subprocess.run([python(), "-c", code, "doctor"], capture_output=True, text=True)
     assert ran.returncode in (0, 1) and ran.stderr == ""
     assert "torch with torchvision" in ran.stdout and "cores" in ran.stdout

@@ -2,7 +2,6 @@ import csv
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,8 @@ from lightning_noisy.data.readers.base import Columns
 from lightning_noisy.first_look.looking import look_first
 from lightning_noisy.first_look.machine import Gpu, Machine
 from tests.photos import draw_image
+
+from ..quick import python
 
 pytestmark = pytest.mark.usefixtures("no_wandb_account")
 SMALL = ["--model.backbone=timm:test_vit", "--model.backbone_kwargs={patch_size: 8}", "--model.pretrained=false"]
@@ -246,7 +247,7 @@ def test_copies_are_those_with_the_same_bytes(tmp_path):
 @pytest.mark.slow
 def test_the_command_of_the_shell_says_mistakes_in_one_line(photos):
     code = "from lightning_noisy.cli.start import console_script; console_script()"
-    ran = subprocess.run([sys.executable, "-c", code, "init", str(photos)], capture_output=True, text=True)
+    ran = subprocess.run([python(), "-c", code, "init", str(photos)], capture_output=True, text=True)
     assert ran.returncode == 0 and ran.stderr == ""
-    again = subprocess.run([sys.executable, "-c", code, "init", str(photos)], capture_output=True, text=True)
+    again = subprocess.run([python(), "-c", code, "init", str(photos)], capture_output=True, text=True)
     assert again.returncode == 1 and again.stderr.count("\n") == 1 and "--overwrite" in again.stderr

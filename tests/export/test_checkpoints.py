@@ -3,7 +3,6 @@
 import os
 import pickle
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -12,6 +11,8 @@ import torch.distributed.checkpoint as dcp
 from lightning_noisy import NoisyImageClassifier
 from lightning_noisy.export.checkpoints import load_checkpoint
 from lightning_noisy.hub import export_clean
+
+from ..quick import python
 
 SHARDED = """
 import sys
@@ -59,7 +60,7 @@ if trainer.is_global_zero:
 @pytest.mark.slow
 def test_shards_of_two_processes_export_in_one(tmp_path):
     (tmp_path / "script.py").write_text(SHARDED, encoding="utf-8")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "script.py"]
+    command = [python(), "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "script.py"]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert (tmp_path / "sharded.ckpt" / "__1_0.distcp").is_file()

@@ -3,7 +3,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import lightning.pytorch as L
@@ -22,6 +21,7 @@ from lightning_noisy.hf import NoisyForImageClassification, NoisyTrainer
 from lightning_noisy.hub import export_clean
 
 from ..hf.small import NAMES, Images, arguments, noisy_vit, saved_timm, tiny_vit
+from ..quick import plain_python
 from ..training.small import QUIET
 from .small import images, train
 
@@ -58,7 +58,7 @@ def read_natively(folder, kind, tmp_path):
     """What plain timm and transformers find in an export, where this package can't be imported."""
     torch.save(images(), tmp_path / "images.pt")
     (tmp_path / "native.py").write_text(NATIVE, encoding="utf-8")
-    command = [sys.executable, "native.py", str(folder), kind]
+    command = [plain_python(), "native.py", str(folder), kind]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr[-3000:]
     return json.loads(ran.stdout.splitlines()[-1]), torch.load(tmp_path / "logits.pt", weights_only=True)
@@ -223,7 +223,7 @@ def test_the_code_on_the_card_runs_as_pasted(lightning_checkpoint, tmp_path):
     assert len(snippets) == 3
     said = []
     for snippet in snippets:
-        ran = subprocess.run([sys.executable, "-c", snippet], cwd=folder, capture_output=True, text=True)
+        ran = subprocess.run([plain_python(), "-c", snippet], cwd=folder, capture_output=True, text=True)
         assert ran.returncode == 0, ran.stderr[-2000:]
         said.append(ran.stdout.split())
     assert said[0][0] == said[1][0] in ("ant", "bee", "cat")
@@ -237,7 +237,7 @@ def test_the_code_for_another_image_size_runs_as_pasted(tmp_path):
     folder = export_clean(module, tmp_path / "clean", license="mit")
     (snippet, _) = re.findall(r"```python\n(.*?)```", card_of(folder).text, re.DOTALL)
     assert "interpolate_pos_encoding=True" in snippet
-    ran = subprocess.run([sys.executable, "-c", snippet], cwd=folder, capture_output=True, text=True)
+    ran = subprocess.run([plain_python(), "-c", snippet], cwd=folder, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr[-2000:]
     processor = transformers.AutoImageProcessor.from_pretrained(folder)
     assert (processor.crop_size["height"], processor.crop_size["width"]) == (48, 48)
@@ -331,7 +331,7 @@ def test_a_timm_model_with_other_channels_or_another_fixed_size(tmp_path):
         pixels = torch.randn(2, *size)
         torch.testing.assert_close(plain(pixels), module(pixels), rtol=0, atol=1e-5)
         snippet = re.findall(r"```python\n(.*?)```", card_of(folder).text, re.DOTALL)[0]
-        ran = subprocess.run([sys.executable, "-c", snippet], cwd=folder, capture_output=True, text=True)
+        ran = subprocess.run([plain_python(), "-c", snippet], cwd=folder, capture_output=True, text=True)
         assert ran.returncode == 0, ran.stderr[-2000:]
 
 

@@ -2,14 +2,15 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
+
+from ..quick import python
 
 
 def torchrun(script, *arguments, folder, succeeds=True, processes=2):
     (folder / "script.py").write_text(script, encoding="utf-8")
     command = [
-        sys.executable,
+        python(),
         "-m",
         "torch.distributed.run",
         "--standalone",

@@ -1,13 +1,13 @@
 """Two processes of a CPU (gloo) share the noise layer out, and follow the counts of both."""
 
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 
 from ..photos import write_photos
+from ..quick import python
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +68,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sharded_following")
     write_photos(folder / "photos")
     (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
-    command = [sys.executable, "script.py"]
+    command = [python(), "script.py"]
     ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr[-3000:]
     return folder

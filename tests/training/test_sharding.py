@@ -1,7 +1,6 @@
 """Weights that are shared out over two processes of a CPU (gloo): the same training as one process makes."""
 
 import subprocess
-import sys
 
 import lightning.pytorch as L
 import pytest
@@ -16,6 +15,7 @@ from lightning_noisy.hub import export_clean
 from lightning_noisy.training.sharding import ShardedStrategy
 
 from ..photos import write_photos
+from ..quick import python
 from .small import QUIET, OwnModule, loader
 
 TRAIN = """
@@ -72,7 +72,7 @@ def folder(tmp_path_factory):
     write_photos(folder / "photos")
     train_alone(folder, "by_1")
     (folder / "script.py").write_text(TRAIN + MAIN, encoding="utf-8")
-    command = [sys.executable, "script.py"]
+    command = [python(), "script.py"]
     ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr[-3000:]
     return folder

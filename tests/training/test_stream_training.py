@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import torch
 from lightning_noisy import NoisyImageClassifier
 from lightning_noisy.cli.lightning_cli import main
 
+from ..quick import python
 from ..streaming.shard_files import write_parquet, write_tars
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "streaming_web.yaml"
@@ -128,7 +128,7 @@ def test_two_processes_read_every_image_once_and_make_as_many_steps(tmp_path):
     shards, val = write_parquet(tmp_path / "shards", sizes), write_tars(tmp_path / "val", [7], _named)
     (tmp_path / "script.py").write_text(TWO_PROCESSES, encoding="utf-8")
     ran = subprocess.run(
-        [sys.executable, "script.py", str(shards), str(val), str(tmp_path)],
+        [python(), "script.py", str(shards), str(val), str(tmp_path)],
         cwd=tmp_path,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,

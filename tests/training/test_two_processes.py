@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ import torch
 
 from lightning_noisy.features import read_features
 
+from ..quick import python
 from .loggers.wandb_file import read_history, run_files
 
 pytestmark = pytest.mark.slow
@@ -104,7 +104,7 @@ torch.save(found, f"{output}/{devices}-{trainer.global_rank}.pt")
 def test_two_processes_train_and_measure_as_one_with_the_doubled_batch(photos, tmp_path):
     (tmp_path / "script.py").write_text(COMPARE, encoding="utf-8")
     for devices in (1, 2):
-        command = [sys.executable, "script.py", str(photos), str(tmp_path), str(devices)]
+        command = [python(), "script.py", str(photos), str(tmp_path), str(devices)]
         ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert ran.returncode == 0, ran.stderr[-2000:]
     one, first, second = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1"))
@@ -127,7 +127,7 @@ def test_both_processes_end_with_the_same_weights_and_count_all_labels(photos, t
     output = tmp_path / "output"
     output.mkdir()
     ran = subprocess.run(
-        [sys.executable, "script.py", str(photos), str(output)],
+        [python(), "script.py", str(photos), str(output)],
         cwd=tmp_path,
         env={**os.environ, "WANDB_MODE": "offline", "WANDB_DATA_DIR": str(tmp_path / "wandb_home")},
         capture_output=True,

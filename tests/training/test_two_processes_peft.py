@@ -1,13 +1,14 @@
 """PEFT adapters in two processes on a CPU (gloo): DDP, and weights that are shared out."""
 
 import subprocess
-import sys
 
 import pytest
 import torch
 
 from lightning_noisy.export.checkpoints import load_checkpoint
 from lightning_noisy.hub import export_clean
+
+from ..quick import python
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +43,7 @@ trainer.save_checkpoint(f"{directory}/end.ckpt")
 
 
 def train(photos, strategy, directory, *resumed):
-    command = [sys.executable, "-c", TRAIN, str(photos), strategy, str(directory), *map(str, resumed)]
+    command = [python(), "-c", TRAIN, str(photos), strategy, str(directory), *map(str, resumed)]
     if strategy != "auto":  # Lightning starts the others by the same command, which must be a file
         directory.mkdir()
         (directory / "script.py").write_text(TRAIN, encoding="utf-8")
