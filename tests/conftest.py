@@ -22,7 +22,8 @@ from huggingface_hub.utils import _http as hub_http
 from .photos import write_photos
 from .quick import RESIDENT
 
-MOST_SECONDS = 5.0
+MOST_SECONDS = 10.0
+"""Of a processor: about five where it has nothing else to do."""
 SHARED_DATA = Path(os.environ.get("LIGHTNING_NOISY_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
@@ -40,7 +41,7 @@ def _own_places(tmp_path, monkeypatch):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
-    """A test of the default run that takes more than five seconds of processor time fails: it is to be marked slow."""
+    """A test of the default run that takes too long fails: it is to be marked slow."""
     before = sum(os.times()[:4])
     result = yield
     taken = sum(os.times()[:4]) - before  # with the processes that it started

@@ -116,7 +116,7 @@ def run(arguments: list[str]) -> None:
     program, *rest = arguments
     if Path(program).name == "lightning-noisy":
         sys.argv = arguments
-        from lightning_noisy.cli.lightning_cli import console_script
+        from lightning_noisy.cli.start import console_script
 
         console_script()
         return

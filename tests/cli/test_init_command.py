@@ -61,6 +61,7 @@ def as_fit_reads_it(capsys, *options):
     return yaml.safe_load(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_the_recipe_trains_and_an_audit_takes_it(photos, capsys, on):
     on("cpu")
     run_init(["photos"])

@@ -1,4 +1,5 @@
 import csv
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from lightning_noisy.export.card_options import NOISY_MODEL_TYPE
 from lightning_noisy.hf import NoisyImageClassificationConfig
 from lightning_noisy.hub import export_clean
 
+from .. import quick
 from ..audit.made import audit_of
 
 TINY = [
@@ -119,6 +121,7 @@ def test_optimizer_and_scheduler_come_from_the_command_line(tmp_path):
     assert loaded.optimizer_factory([torch.nn.Parameter(torch.zeros(1))]).defaults["lr"] == 0.25
 
 
+@pytest.mark.slow
 def test_resume_goes_on_from_the_last_checkpoint(tmp_path):
     keep = ["--trainer.callbacks=ModelCheckpoint", f"--trainer.callbacks.dirpath={tmp_path}"]
     keep += ["--trainer.callbacks.filename=kept", "--trainer.callbacks.every_n_train_steps=100"]
@@ -175,6 +178,12 @@ def test_one_sentence_finds_the_reason_in_a_list_of_types():
     )
     assert one_sentence(message) == "Expected argument `dropout` to be small."
     assert one_sentence("Just\n  this.") == "Just this."
+
+
+def quickly(*arguments):
+    """As in the shell, without waiting for the imports."""
+    environment = {**os.environ, "PATH": quick.path()}
+    return subprocess.run(["lightning-noisy", *arguments], env=environment, capture_output=True, text=True)
 
 
 def in_shell(*arguments):
@@ -249,7 +258,7 @@ def test_push_of_a_folder_needs_no_lightning(tmp_path):
     assert "Nothing was sent" in shown.stdout and "model.safetensors" in shown.stdout
     assert shown.stdout.rstrip().endswith("imported: []") and shown.stderr == ""
     arguments[2] = str(tmp_path / "nowhere")
-    failed = in_shell(*arguments)
+    failed = quickly(*arguments)
     assert failed.returncode == 1 and re.match("lightning-noisy: error: .*nowhere' does not exist", failed.stderr)
 
 
@@ -258,7 +267,7 @@ def test_what_an_export_is_told_by_is_the_type_of_a_model_with_a_noise_layer():
 
 
 def test_a_command_of_lightning_is_still_one():
-    shown = in_shell("validate", "--help")
+    shown = quickly("validate", "--help")
     assert shown.returncode == 0 and "--ckpt_path" in shown.stdout
 
 

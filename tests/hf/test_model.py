@@ -1,6 +1,5 @@
 import json
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from transformers import (
 from lightning_noisy import NoiseConfig, NoiseLayer
 from lightning_noisy.hf import NoisyForImageClassification, NoisyImageClassificationConfig
 
+from ..quick import plain_python
 from .small import NAMES, NO_WARMUP, STOCHASTIC, batch, noisy_vit, saved_timm, tiny_vit
 
 
@@ -325,7 +325,7 @@ def test_only_a_program_that_makes_a_noisy_model_changes_its_trainers():
         copy.deepcopy(model)
         print(before, names()[len(before):])
     """
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    ran = subprocess.run([plain_python(), "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "['DefaultFlowCallback'] ['NoiseLayerCallback']", ran.stderr
 
 
@@ -337,7 +337,7 @@ def test_a_model_that_comes_pickled_changes_them_too(tmp_path):
         torch.load(sys.argv[1], weights_only=False)
         print([callback.__name__ for callback in DEFAULT_CALLBACKS])
     """
-    command = [sys.executable, "-c", script, str(tmp_path / "model.pt")]
+    command = [plain_python(), "-c", script, str(tmp_path / "model.pt")]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "['DefaultFlowCallback', 'NoiseLayerCallback']", ran.stderr
 

@@ -16,8 +16,8 @@ from sklearn.model_selection import StratifiedKFold
 from torch import Tensor, nn
 
 from lightning_noisy.audit.issues.columns import Pictures, is_in_conflict, issue_columns
+from lightning_noisy.audit.issues.counting import summarise_issues
 from lightning_noisy.audit.issues.duplicates import find_duplicates
-from lightning_noisy.audit.issues.findings import summarise_issues
 from lightning_noisy.audit.issues.outliers import outlier_scores
 from lightning_noisy.audit.issues.similar_classes import similar_classes
 from lightning_noisy.audit.judging.scores import score_posterior, share_evidence

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from lightning_noisy.audit.issues.columns import Pictures, issue_columns
+from lightning_noisy.audit.issues.counting import summarise_issues
 from lightning_noisy.audit.issues.duplicates import find_duplicates
-from lightning_noisy.audit.issues.findings import summarise_issues
 from lightning_noisy.audit.judging import folds as fold_files
 from lightning_noisy.audit.judging.folds import TrainFold, assign_folds, train_without
 from lightning_noisy.audit.judging.model import AuditModule, check_classes, fingerprint, trained_model

@@ -221,6 +221,7 @@ def test_whole_paths_as_ids_say_nothing_of_the_users_folders(photos, tmp_path, c
     assert set(ids) == {f"{kind}/{number:02}.png" for kind in ("ant", "bee") for number in range(12)}
 
 
+@pytest.mark.slow
 def test_hostile_names_do_nothing_on_the_card(tmp_path):
     hostile = [
         "<script>alert(1)</script>",

@@ -233,6 +233,7 @@ def test_without_storage_the_review_goes_on(open_page):
     assert page.locator("#progress-text").inner_text().startswith(f"2 of {IMAGES} reviewed")
 
 
+@pytest.mark.slow
 def test_five_thousand_tiles_are_never_in_the_page_at_once(open_page, tmp_path):
     audit, images = write_audit(tmp_path / "large", 5000, ["ant", "bee"], row_group_size=5000)
     page = open_page(write_report(audit, images, most_images=5000))
