@@ -91,7 +91,7 @@ def _check_output(output: Path, overwrite: bool) -> None:
 
 def _sentences(look: FirstLook, machine: Machine) -> list[str]:
     sentences = []
-    if look.opened < look.images and look.sides.size:
+    if look.opened < look.images and look.splits["train"].store.needs_scan:
         sentences.append(
             f"Opened were {look.opened:,} of {look.images:,} images, drawn at random; a fit opens all of them first."
         )
@@ -109,7 +109,10 @@ def _sentences(look: FirstLook, machine: Machine) -> list[str]:
         )
     if look.copies:
         across = f", {look.in_two_splits:,} pictures lie in several splits" if look.in_two_splits else ""
-        sentences.append(f"Copies: {look.copies:,} images have the same bytes as another one{across}.")
+        sentences.append(
+            f"Copies: {look.copies:,} images have the same bytes as another one{across}. `{PROGRAM} audit` and "
+            "`apply` keep one of each."
+        )
     gpus = ", ".join(f"{gpu.name} ({gpu.memory / 1e9:.0f} GB)" for gpu in machine.gpus) or "no GPU"
     sentences.append(f"Machine: {gpus}, {machine.cpu_cores} CPU cores, {machine.memory / 1e9:.0f} GB of memory.")
     return sentences
@@ -127,11 +130,11 @@ def _heading(output: Path, look: FirstLook, choice: Choice) -> list[str]:
 
 def _tell_next(console: Console, output: Path, folder: str) -> None:
     config = quote(str(output))
-    commands = {
-        "which labels are wrong, before any training": f"audit --config {config} --backbone {BACKBONE} "
-        f"--output {folder}/audit",
-        "train": f"fit --config {config}",
-    }
-    console.print(f"\nThe recipe is in {output}. Next:", markup=False, highlight=False, soft_wrap=True)
-    for words, command in commands.items():
-        console.print(f"  {PROGRAM} {command}  # {words}", markup=False, highlight=False, soft_wrap=True)
+    audit = f"{PROGRAM} audit --config {config} --backbone {BACKBONE} --output {folder}/audit"
+    for line in (
+        f"\nThe recipe is in {output}. Next, which labels are wrong, before any training:",
+        f"  {audit}",
+        "and the training:",
+        f"  {PROGRAM} fit --config {config}",
+    ):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

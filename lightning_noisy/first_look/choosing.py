@@ -94,8 +94,7 @@ def _why(images: int, counts: np.ndarray, machine: Machine, is_probe: bool, has_
         where = f"{gpus} GPUs share" if gpus > 1 else "there is a GPU for"
         return f"All of a pretrained network is fine-tuned: {where} the {images:,} images."
     if has_few:
-        least = int(np.median(counts))
-        few = f"{images:,} images, {least:,} in the middle class, are few" if images else "there are few images"
+        few = f"{images:,} images, about {int(np.median(counts)):,} of each class, are few"
         return f"Only a head is trained on the features of a frozen pretrained network: {few}."
     kind = "that of this Mac is no match for one of a server" if machine.has_mps else "there is no GPU"
     return f"Only a head is trained on the features of a frozen pretrained network: {kind}."
