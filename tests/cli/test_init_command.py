@@ -181,6 +181,12 @@ def test_no_name_breaks_the_file_or_the_terminal(name, photos, capsys, on):
         assert as_fit_reads_it(capsys)["data"]["init_args"]["source"] == name
 
 
+def test_no_name_of_the_file_breaks_it(photos, on):
+    on("cpu")
+    run_init([str(photos), "--output", "a\nseed_everything: 7\n.yaml"])
+    assert recipe("a\nseed_everything: 7\n.yaml")["seed_everything"] == 0
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
 def test_a_table_with_columns_of_its_own(suffix, photos, tmp_path, capsys, on):
     on("cpu")
@@ -245,7 +251,7 @@ def test_copies_are_those_with_the_same_bytes(tmp_path):
         for label in ("a", "b"):
             (tmp_path / "set" / split / label).mkdir(parents=True)
             for number in range(30):
-                pixels = np.full((8, 8), generator.integers(0, 12), dtype=np.uint8)
+                pixels = np.full((8, 8), generator.integers(0, 80), dtype=np.uint8)
                 Image.fromarray(pixels).save(tmp_path / "set" / split / label / f"{number}.bmp")
     look = look_first(str(tmp_path / "set"), Columns(), Console())
     contents: dict[bytes, set[str]] = {}
