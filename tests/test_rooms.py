@@ -89,7 +89,7 @@ def test_a_training_knows_nothing_of_data_sets():
     ("room", "libraries"),
     [
         ("noise", {"torch", "numpy", "safetensors"}),
-        ("utils", {"pyarrow"}),
+        ("utils", {"pyarrow", "lightning"}),
         ("hub", {"huggingface_hub", "rich"}),
         ("models", {"torch", "timm", "transformers", "safetensors", "peft", "huggingface_hub", "numpy", "lightning"}),
     ],

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_warn
 from rich.progress import track
 
 from lightning_noisy.data.class_labels import check_every_class_has_images
 from lightning_noisy.data.labelled_images import LabelledImages
 from lightning_noisy.utils.atomic_files import write_text
+from lightning_noisy.utils.rank_zero import rank_zero_warn
 
 SHOW_PROGRESS_FROM = 2000
 

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_noisy.data.labelled_images import LabelledImages
 from lightning_noisy.data.readers.base import RawSplit
 from lightning_noisy.noise.functional import NO_LABEL
+from lightning_noisy.utils.rank_zero import rank_zero_warn
 
 
 def find_class_names(train: RawSplit, class_names: Sequence[str] | None) -> list[str]:

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_noisy.data.readers.base import RawSplit, look_up
+from lightning_noisy.utils.rank_zero import rank_zero_warn
 
 SHOWN_GROUPS = 5
 

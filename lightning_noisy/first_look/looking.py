@@ -8,6 +8,7 @@ import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -21,11 +22,12 @@ from lightning_noisy.data.readers.base import Columns
 from lightning_noisy.data.readers.registry import read_source
 
 SECONDS = 3.0
-"""For opening images: some ten thousand small ones on two cores."""
+"""For opening images: some ten thousand of 256 pixels on two cores."""
 MOST_OPENED, FEW_OPENED = 50_000, 100
 """Images; few where they are in memory, so that none can be broken."""
 EMPTY_CLASS = "Class .* has no images .*left out"
 """In these words the readers tell of a class without images."""
+OWN_CODE = Path(__file__).parents[1]
 TAIL = 4096
 """Bytes at the end of a file; those at its start are often the same in all files of one camera."""
 
@@ -89,7 +91,7 @@ def look_first(source: str, columns: Columns, console: Console, seconds: float =
     looks = {split: ImageScan(broken[split], digests[split]) for split in splits}
     not_read = {split: part.not_read for split, part in raw.items()}
     copies, in_two_splits = _count_copies(digests)
-    sentences = [str(warning.message) for warning in said if issubclass(warning.category, UserWarning)]
+    sentences = [str(warning.message) for warning in said if Path(warning.filename).is_relative_to(OWN_CODE)]
     return FirstLook(
         splits, collect_findings(splits, looks, source, not_read), opened, sides, copies, in_two_splits, sentences,
         has_empty_class=any(re.match(EMPTY_CLASS, sentence) for sentence in sentences),

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
-from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 
 from lightning_noisy.data.image_stores import FileStore, is_utf8
 from lightning_noisy.data.labelled_images import unique_ids
 from lightning_noisy.data.readers.base import SPLIT_NAMES, Columns, RawSplit, image_suffixes
+from lightning_noisy.utils.rank_zero import rank_zero_warn
 from lightning_noisy.utils.text import printable_path as printable
 
 SYSTEM_NAMES = {
