@@ -37,6 +37,9 @@ def _own_places(tmp_path, monkeypatch):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(LeafSpec|num_workers|litlogger|tensorboardX).*")
         yield
+    if wandb.run is not None:  # the next test, and processes that it starts, would go on in it
+        wandb.finish()
+        wandb.teardown()
 
 
 @pytest.hookimpl(wrapper=True)

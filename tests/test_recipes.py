@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -203,7 +204,7 @@ def test_two_processes_of_one_machine(name, backbone, photos, tmp_path):
     options = [f"--data.source={photos}", *backbone]  # the progress bar is on: it once made the processes wait forever
     recipe = str(RECIPES / f"{name}.yaml")
     ran = subprocess.run(
-        [python(), "script.py", "fit", "--config", recipe, *TINY, *SMALL, *options, "--trainer.devices=2"],
+        [sys.executable, "script.py", "fit", "--config", recipe, *TINY, *SMALL, *options, "--trainer.devices=2"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         cwd=tmp_path,
         capture_output=True,

@@ -20,7 +20,6 @@ from lightning_noisy.inference.parts import positions_done
 
 from ..audit.made import hashes
 from ..audit.small import trainer, true_labels
-from ..quick import python
 
 FIT = ["fit", "--model.backbone=timm:test_resnet", "--model.pretrained=false", "--model.optimizer=AdamW"]
 FIT += ["--model.optimizer.lr=0.005", "--data.image_size=32", "--data.batch_size=64", "--data.num_workers=0"]
@@ -201,7 +200,7 @@ def test_two_processes_look_at_each_image_once(tmp_path, monkeypatch):
     script = tmp_path / "script.py"
     script.write_text("from lightning_noisy.cli import console_script\nconsole_script()\n", encoding="utf-8")
     for name, options in {"one": one, "two": two}.items():
-        command = [python(), str(script), "audit", f"--ckpt_path={checkpoint}", f"--output={tmp_path / name}"]
+        command = [sys.executable, str(script), "audit", f"--ckpt_path={checkpoint}", f"--output={tmp_path / name}"]
         subprocess.run([*command, "--data.init_args.max_train_images=1003", *options], check=True, cwd=tmp_path)
     tables = [LabelAudit(tmp_path / name).table.sort_by("id") for name in ("one", "two")]
     assert len(tables[0]) % 2 == 1
