@@ -329,6 +329,25 @@ def test_only_a_program_that_makes_a_noisy_model_changes_its_trainers():
     assert ran.stdout.strip() == "['DefaultFlowCallback'] ['NoiseLayerCallback']", ran.stderr
 
 
+def test_a_trainer_that_makes_the_first_model_itself_has_the_callback(tmp_path):
+    script = """if True:
+        import sys
+        import lightning_noisy.hf as hf
+        from transformers import Trainer, TrainingArguments, ViTConfig
+
+        def make():
+            size = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, image_size=16)
+            config = hf.NoisyImageClassificationConfig(backbone_config=ViTConfig(**size))
+            return hf.NoisyForImageClassification(config)
+
+        trainer = Trainer(model_init=make, args=TrainingArguments(sys.argv[1], use_cpu=True, report_to="none"))
+        print([type(callback).__name__ for callback in trainer.callback_handler.callbacks])
+    """
+    command = [plain_python(), "-c", script, str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "NoiseLayerCallback" in ran.stdout, ran.stderr
+
+
 def test_a_model_that_comes_pickled_changes_them_too(tmp_path):
     torch.save(noisy_vit(), tmp_path / "model.pt")
     script = """if True:
