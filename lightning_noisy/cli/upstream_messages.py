@@ -17,6 +17,7 @@ WARNINGS = (
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated",
     r"The number of training batches .* is smaller than the logging interval",
     r"Starting from v1\.9\.0, `tensorboardX` has been removed",
+    r"Checkpoint directory .* exists and is not empty",  # what would be replaced is moved aside
     r"The dirpath has changed from",  # of a `validate`, which saves nothing
     r"It is recommended to use `self\.log\('(noise|train|images_per_second)",  # those are equal in all processes
     r"Precision .* is not supported by the model summary",

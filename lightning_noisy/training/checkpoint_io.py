@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from lightning_noisy.training.earlier_training import keep_earlier_training
 from lightning_noisy.utils.atomic_files import atomic_path
 
 
@@ -54,7 +55,8 @@ class LastCheckpoint(ModelCheckpoint):
     """Keeps ``last.ckpt``, which ``--ckpt_path last`` finds: after each epoch, and when the process is asked to end.
 
     On SIGTERM (preemption) it is written after the step that is under way. Any other error leaves the last one as it
-    is: it may have come in the middle of a step, from which a run can't reach the same weights.
+    is: it may have come in the middle of a step, from which a run can't reach the same weights. A training that does
+    not go on from one moves the ``last.ckpt`` of an earlier training into ``earlier-DATE-TIME/`` beside it.
 
     Args:
         dirpath: The folder.
@@ -69,6 +71,10 @@ class LastCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
             save_on_exception=True,
         )
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        keep_earlier_training(trainer, str(self.dirpath), [f"{self.filename}{self.FILE_EXTENSION}"])
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, SIGTERMException):

@@ -17,9 +17,21 @@ from lightning_noisy.pictures import draw_training_curves
 from lightning_noisy.pictures.heatmaps import TRUE
 from lightning_noisy.training.callbacks.run_recorder import describe_run
 from lightning_noisy.training.classifier import NoisyImageClassifier
+from lightning_noisy.training.earlier_training import keep_earlier_training
 from lightning_noisy.training.loggers.wandb_artifacts import log_model_artifacts
 from lightning_noisy.training.loggers.wandb_runs import relative_path
 from lightning_noisy.training.sharding import is_sharded
+
+FILES_OF_A_RUN = (
+    "clean_model",
+    "config.yaml",
+    "label_counts.csv",
+    "metrics.csv",
+    "training_curves.png",
+    "transition_matrix.csv",
+    "transition_matrix.png",
+)
+"""What a training writes into a folder that it may not be the first in; folders of logs are numbered by default."""
 
 
 class RunFiles(L.Callback):
@@ -29,7 +41,7 @@ class RunFiles(L.Callback):
     has learned, ``label_counts.csv`` how often each predicted class carries each label (the last epoch, each row as
     shares), ``transition_matrix.png`` both of them, beside the true matrix where the data know it, and
     ``training_curves.png`` the course of accuracies, losses and the layer's share. A W&B run gets the clean model as an
-    artifact.
+    artifact. What an earlier training has left there is moved into ``earlier-DATE-TIME/`` when one begins anew.
 
     Args:
         directory: Where to write; the logger's directory by default.
@@ -38,6 +50,10 @@ class RunFiles(L.Callback):
     def __init__(self, directory: str | None = None) -> None:
         self.directory = directory
         self.written: Path | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        directory = output_directory(trainer, self.directory)
+        keep_earlier_training(trainer, directory, FILES_OF_A_RUN)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if getattr(trainer, "fast_dev_run", False) or not isinstance(pl_module, NoisyImageClassifier):

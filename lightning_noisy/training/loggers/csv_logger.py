@@ -11,6 +11,7 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
+from lightning_noisy.training.earlier_training import move_aside
 from lightning_noisy.utils.atomic_files import atomic_path
 
 STEP = "step"
@@ -76,8 +77,8 @@ class CSVWriter(ExperimentWriter):
             super().log_metrics(fresh, step)
 
     def save(self) -> None:
-        if self.metrics and self._has_old_file:  # of another training, which Lightning deletes too
-            os.remove(self.metrics_file_path)
+        if self.metrics and self._has_old_file:  # of another training, which Lightning would delete
+            move_aside([Path(self.metrics_file_path)])
             self._has_old_file = False
         super().save()
 

@@ -32,7 +32,10 @@ def test_a_later_start_takes_over_the_rows_before_its_checkpoint(version, tmp_pa
     assert sorted(cells(again)) == sorted(cells(longer)) and len(set(cells(again))) == len(cells(again))
     first = fit(logger(), 1)
     assert {step for step, _ in cells(first)} == {3}, "a training from the start begins a file"
-    assert len(list(tmp_path.rglob("metrics.csv"))) == (1 if version == "" else 4)
+    assert len(list(tmp_path.rglob("metrics.csv"))) == (2 if version == "" else 4)
+    if version == "":
+        kept = next(tmp_path.glob("earlier-*/metrics.csv"))
+        assert cells(read_rows(kept)) == cells(again), "the file of the training before is moved aside"
 
 
 def test_a_row_that_a_kill_has_cut_off_is_left_out(tmp_path):
