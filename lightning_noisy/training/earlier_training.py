@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
 
-from lightning_noisy.training.loggers.wandb_runs import relative_path
+from lightning_noisy.utils.text import relative_path
 
 
 def keep_earlier_training(trainer: Any, directory: str | Path, names: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import unicodedata
+from pathlib import Path
 from typing import Any
 
 LONGEST_QUOTE = 80
@@ -36,6 +37,12 @@ def plain_text(value: str) -> str:
 def printable_path(path: str) -> str:
     """A path of the file system as text: ``caf\\xe9.png`` where it is not UTF-8."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def relative_path(directory: str | Path) -> str:
+    """From the current folder, where it is below it."""
+    path = Path(directory)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def spreadsheet_cell(value: Any) -> Any:

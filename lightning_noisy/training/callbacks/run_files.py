@@ -19,8 +19,8 @@ from lightning_noisy.training.callbacks.run_recorder import describe_run
 from lightning_noisy.training.classifier import NoisyImageClassifier
 from lightning_noisy.training.earlier_training import keep_earlier_training
 from lightning_noisy.training.loggers.wandb_artifacts import log_model_artifacts
-from lightning_noisy.training.loggers.wandb_runs import relative_path
 from lightning_noisy.training.sharding import is_sharded
+from lightning_noisy.utils.text import relative_path
 
 FILES_OF_A_RUN = (
     "clean_model",

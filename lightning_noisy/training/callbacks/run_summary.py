@@ -9,8 +9,8 @@ from rich.console import Console, Group
 from lightning_noisy.run_record import as_numbers
 from lightning_noisy.run_summary import run_summary
 from lightning_noisy.training.callbacks.run_recorder import describe_run
-from lightning_noisy.training.loggers.wandb_runs import relative_path
 from lightning_noisy.utils import PROGRAM
+from lightning_noisy.utils.text import relative_path
 
 
 class RunSummary(L.Callback):

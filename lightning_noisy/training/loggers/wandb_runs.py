@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lightning_noisy.utils.text import relative_path
+
 PROJECT = "lightning-noisy"
 """Where runs go for which neither an argument nor ``WANDB_PROJECT`` names a project."""
 RECIPE_VARIABLE = "LIGHTNING_NOISY_RECIPE"
@@ -124,9 +126,3 @@ def _say_where_it_is(run: Any, reason: str) -> None:
     what = "W&B refused the key" if is_refused else "W&B could not be reached"
     remedy = " Before that, `wandb login --relogin`." if is_refused else ""
     warnings.warn(f"{what} ({reason}): {kept}{remedy}", stacklevel=3)
-
-
-def relative_path(directory: str | Path) -> str:
-    """From the current folder, where it is below it."""
-    path = Path(directory)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
