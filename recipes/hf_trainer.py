@@ -164,7 +164,7 @@ def tell_the_end(trainer: Trainer, metrics: dict[str, float], options: Options) 
     output, record = Path(str(trainer.args.output_dir)), trainer.model.run_record
     places = {"logs": str(output)}
     if draw_training_curves(output / "training_curves.png", record.history):
-        places["course"] = str(output / "training_curves.png")
+        places["curves"] = str(output / "training_curves.png")
     if options.license:
         places["clean model"] = str(output / "clean")
     commands = []

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import lightning.pytorch as L
@@ -89,7 +90,7 @@ def _audit(arguments: Sequence[str], train_fold: TrainFold) -> None:
     options = parser.parse_args(list(arguments))
     _check_options(options)
     parts = parser.instantiate_classes(options)
-    trainer = L.Trainer(**{**parts.trainer})
+    trainer = _trainer(parts.trainer, options.output)
     with other_processes(trainer):
         if options.backbone:
             audit = audit_by_features(
@@ -111,6 +112,24 @@ def _audit(arguments: Sequence[str], train_fold: TrainFold) -> None:
         log_suspicious_images(trainer.loggers, audit)
         for path in sorted(audit.directory.iterdir()):
             console.print(str(path), markup=False, highlight=False, soft_wrap=True)
+        _tell_next(console, audit, has_page=options.report)
+
+
+def _trainer(arguments: Mapping[str, Any], output: str) -> L.Trainer:
+    """What is told of the images, such as those that are broken, goes beside what they are judged by."""
+    return L.Trainer(**{**arguments, "default_root_dir": arguments["default_root_dir"] or output})
+
+
+def _tell_next(console: Console, audit: LabelAudit, has_page: bool) -> None:
+    if audit.summary.caution or not audit.summary.issues:
+        return
+    where, page = quote(str(audit.directory)), audit.directory / "report.html"
+    decide = f"decide in {page}, and " if has_page else ""
+    for line in (
+        f"\nNext: {decide}write a table with corrected labels",
+        f"  {PROGRAM} apply --audit {where} --policy relabel --output cleaned.parquet",
+    ):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _check_options(options: Namespace) -> None:
@@ -139,7 +158,7 @@ def _features(arguments: Sequence[str]) -> None:
     _add_data_and_trainer(parser, None)
     options = parser.parse_args(list(arguments))
     parts = parser.instantiate_classes(options)
-    trainer = L.Trainer(**{**parts.trainer})
+    trainer = _trainer(parts.trainer, options.output)
     with other_processes(trainer):
         found = extract_features(
             options.backbone, parts.data, options.output, trainer=trainer, pretrained=options.pretrained

@@ -98,7 +98,7 @@ def _sentences(look: FirstLook, machine: Machine) -> list[str]:
     if len(look.sides):
         middle, least, most = (reduce(look.sides, axis=0) for reduce in (np.median, np.min, np.max))
         sentences.append(
-            f"Sizes: {middle[0]:.0f} × {middle[1]:.0f} pixels in the middle, sides from {least.min():.0f} to "
+            f"Sizes: {middle[0]:.0f} × {middle[1]:.0f} pixels (median), sides from {least.min():.0f} to "
             f"{most.max():.0f}."
         )
     counts, names = look.class_counts, look.splits["train"].class_names
@@ -108,10 +108,11 @@ def _sentences(look: FirstLook, machine: Machine) -> list[str]:
             f"{counts.min():,}. Images of rare labels weigh more in the training."
         )
     if look.copies:
-        across = f", {look.in_two_splits:,} pictures lie in several splits" if look.in_two_splits else ""
+        images = f"{look.copies:,} images have" if look.copies > 1 else "1 image has"
+        pictures = f"{look.in_two_splits:,} pictures lie" if look.in_two_splits > 1 else "1 picture lies"
+        across = f", {pictures} in several splits" if look.in_two_splits else ""
         sentences.append(
-            f"Copies: {look.copies:,} images have the same bytes as another one{across}. `{PROGRAM} audit` and "
-            "`apply` keep one of each."
+            f"Copies: {images} the same bytes as another one{across}. `{PROGRAM} audit` and `apply` keep one of each."
         )
     gpus = ", ".join(f"{gpu.name} ({gpu.memory / 1e9:.0f} GB)" for gpu in machine.gpus) or "no GPU"
     sentences.append(f"Machine: {gpus}, {machine.cpu_cores} CPU cores, {machine.memory / 1e9:.0f} GB of memory.")

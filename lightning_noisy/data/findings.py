@@ -133,13 +133,13 @@ def show_findings(findings: Findings, console: Console, file: Path | None) -> No
     console.print(findings_table(findings))
     for group in findings.two_labels[:SHOWN_NAMES]:
         words = ", ".join(f"{image['id']} is {image['label']!r}" for image in group[:SHOWN_NAMES])
-        console.print(f"Same file, two labels: {words}", markup=False, highlight=False)
+        console.print(f"Same file, two labels: {words}", markup=False, highlight=False, soft_wrap=True)
     for kinds in findings.not_read.values():
         named = sorted(kinds.items(), key=lambda kind: -kind[1]["files"])[:SHOWN_NAMES]
         words = "; ".join(f"{found['files']:,} ({kind}) such as {found['first']!r}" for kind, found in named)
-        console.print(f"Not read: {words}", markup=False, highlight=False)
+        console.print(f"Not read: {words}", markup=False, highlight=False, soft_wrap=True)
     for words in findings.suspicious_names:
-        console.print(f"Suspicious: {words}", markup=False, highlight=False)
+        console.print(f"Suspicious: {words}", markup=False, highlight=False, soft_wrap=True)
     if file is not None:
         console.print(f"All of it is in {file}", markup=False, highlight=False, soft_wrap=True)
 

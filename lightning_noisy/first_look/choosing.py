@@ -115,7 +115,7 @@ def _image_size(look: FirstLook, machine: Machine, reasons: dict[str, str]) -> i
     """The network's patches are 14 pixels wide: the side is a multiple of that."""
     middle = float(np.median(look.sides.min(axis=1))) if len(look.sides) else float(SIDE)
     if middle <= SMALL_SIDE:
-        reasons["image_size"] = f"the shorter side of the images is {middle:.0f} in the middle"
+        reasons["image_size"] = f"the shorter side of the images is {middle:.0f} pixels (median)"
         return SMALL_SIDE
     if not machine.gpus and look.images > SLOW_FROM * machine.cpu_cores:
         reasons["image_size"] = f"{SIDE} shows more; without a GPU {look.images:,} images would take long"

@@ -273,9 +273,10 @@ class NoiseLayerCallback(TrainerCallback, ExportableState):
         if new and args.process_index == 0:
             id2label: Any = model.config.id2label
             names = ", ".join(repr(id2label[label]) for label in sorted(new))
+            which, it, their = ("classes", "them", "their images") if len(new) > 1 else ("class", "it", "its images")
             logger.warning(
-                f"The network does not predict class {names} (epoch {self._epoch}), although the labels have it. Train "
-                "longer, lower the learning rate, or look at the images of the class."
+                f"The network does not predict {which} {names} (epoch {self._epoch}), although the labels have {it}. "
+                f"Train longer, lower the learning rate, or look at {their}."
             )
 
 

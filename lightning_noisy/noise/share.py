@@ -132,4 +132,6 @@ def in_words(reason: str, classes: Sequence[int], class_names: Sequence[str] | N
     """The reason of a :class:`Share` with the names of the classes, five at most, in it."""
     names = [repr(class_names[label]) if class_names else str(label) for label in classes[:5]]
     others = f" and {len(classes) - 5} others" if len(classes) > 5 else ""
-    return reason.replace("{classes}", f"class {', '.join(names)}{others}")
+    if len(classes) > 1:
+        reason = reason.replace("{classes} was", "{classes} were each").replace("its label", "their label")
+    return reason.replace("{classes}", f"class{'es' if len(classes) > 1 else ''} {', '.join(names)}{others}")

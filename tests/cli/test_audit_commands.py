@@ -1,5 +1,6 @@
 """``lightning-noisy audit`` and ``apply``, from a fit to the fit on cleaned labels."""
 
+import io
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import time
 import pyarrow.parquet
 import pytest
 import torch
+from rich.console import Console
 
 from lightning_noisy import NoisyImageClassifier, NoisyImageDataModule
 from lightning_noisy.audit.judging.by_model import audit_labels
@@ -18,7 +20,7 @@ from lightning_noisy.cli.lightning_cli import audit_commands as commands
 from lightning_noisy.cli.lightning_cli import console_script
 from lightning_noisy.inference.parts import positions_done
 
-from ..audit.made import hashes
+from ..audit.made import audit_of, hashes
 from ..audit.small import trainer, true_labels
 
 FIT = ["fit", "--model.backbone=timm:test_resnet", "--model.pretrained=false", "--model.optimizer=AdamW"]
@@ -58,7 +60,7 @@ def test_the_checkpoint_knows_the_data_and_the_page_the_table_and_the_csv_are_th
     by_python = audit_labels(loaded, data, trainer=trainer())
     assert by_python.summary.audit_id == audit.summary.audit_id
     assert by_python.table.equals(audit.table)
-    assert "report.html" in said
+    assert "Next" not in said, "nobody should relabel by a network that can't tell the classes apart"
     # The same again finds all done; the page is made again.
     run(monkeypatch, "audit", f"--ckpt_path={checkpoint}", f"--output={tmp_path / 'audit'}", *cpu("--report=false"))
 
@@ -270,3 +272,25 @@ def _digits_as_files(folder):
 
 def _truth(names):
     return true_labels([f"digits/{name.rpartition('/')[2].removesuffix('.png')}" for name in names])
+
+
+def test_what_to_type_next_is_told(tmp_path):
+    audit = audit_of(tmp_path / "my audit", NoisyImageDataModule("digits", noise="uniform:0.5"))
+    console = Console(file=io.StringIO(), width=40)
+    commands._tell_next(console, audit, has_page=True)
+    assert console.file.getvalue() == (
+        f"\nNext: decide in {tmp_path}/my audit/report.html, and write a table with corrected labels\n"
+        f"  lightning-noisy apply --audit '{tmp_path}/my audit' --policy relabel --output cleaned.parquet\n"
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_broken_is_listed_beside_the_audit(photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (photos / "ant" / "00.png").write_bytes(b"<html>404</html>")
+    data = [f"--data.source={photos}", "--data.on_broken=skip"]
+    run(monkeypatch, "audit", *BACKBONE, *data, "--output=audit", "--report=false", *cpu())
+    assert "00.png" in (tmp_path / "audit" / "broken_images.csv").read_text(encoding="utf-8")
+    assert not (tmp_path / "broken_images.csv").exists()
+    run(monkeypatch, "features", *BACKBONE, *data, "--output=features", *cpu())
+    assert (tmp_path / "features" / "broken_images.csv").is_file()

@@ -149,7 +149,7 @@ def test_what_is_wrong_with_the_data_is_told_and_handled(photos, capsys, on):
         "│ can't be decoded           │     1 │",
         "Same file, two labels: bee/01.png is 'bee', cat/copy.png is 'cat'",
         "Copies: 2 images have the same bytes as another one. `lightning-noisy audit`",
-        "Sizes: 16 × 16 pixels",
+        "Sizes: 16 × 16 pixels (median)",
         "Uneven: 'bee' has 13 images, 'Ant ' 1.",
     ):
         assert words in shown

@@ -103,7 +103,9 @@ def test_a_network_made_to_swing_ends_in_plain_cross_entropy():
 
 def test_classes_are_named_five_at_most():
     assert in_words("{classes} x", (1,), ["cat", "dog"]) == "class 'dog' x"
-    assert in_words("{classes} x", range(7)) == "class 0, 1, 2, 3, 4 and 2 others x"
+    assert in_words("{classes} was x with its label", range(7)) == (
+        "classes 0, 1, 2, 3, 4 and 2 others were each x with their label"
+    )
 
 
 def test_a_layer_that_never_acted_says_so_and_why():

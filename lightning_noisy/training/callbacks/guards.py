@@ -149,7 +149,8 @@ class ClassCollapseGuard(L.Callback):
         if due:
             names = getattr(pl_module, "class_names", None) or range(pl_module.noise_layer.num_classes)
             said = ", ".join(f"{names[label]!r}" if isinstance(names[label], str) else str(label) for label in due)
+            which, it, their = ("classes", "them", "their images") if len(due) > 1 else ("class", "it", "its images")
             rank_zero_warn(
-                f"The network does not predict class {said} (epoch {trainer.current_epoch}), although the labels have "
-                "it. Train longer, lower the learning rate, or look at the images of the class."
+                f"The network does not predict {which} {said} (epoch {trainer.current_epoch}), although the labels "
+                f"have {it}. Train longer, lower the learning rate, or look at {their}."
             )

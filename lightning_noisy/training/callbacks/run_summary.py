@@ -52,7 +52,7 @@ def _places(trainer: Any, log_dir: str | None) -> dict[str, str]:
     places = {"logs": str(log_dir)} if trainer.loggers and log_dir else {}
     written = next((c.written for c in trainer.callbacks if getattr(c, "written", None)), None)
     if written is not None:
-        files = {"clean model": "clean_model", "course": "training_curves.png", "noise": "transition_matrix.png"}
+        files = {"clean model": "clean_model", "curves": "training_curves.png", "noise": "transition_matrix.png"}
         places |= {name: str(written / file) for name, file in files.items() if (written / file).exists()}
     checkpoints = trainer.checkpoint_callback
     best, last = (getattr(checkpoints, f"{which}_model_path", "") for which in ("best", "last"))
