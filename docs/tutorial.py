@@ -112,8 +112,8 @@ figure.savefig(RUN / "found_for_seven.png", dpi=120)
 figure
 
 # %% [markdown]
-# On the command line the look at your own photos is part of each `lightning-noisy fit`: a table tells classes, counts,
-# broken files and names that differ by case alone before the training starts.
+# On the command line `lightning-noisy init photos/` looks at your own photos and writes a recipe for them, and each
+# `lightning-noisy fit` begins with such a look: classes, counts, broken files, names that differ by case alone.
 
 # %% [markdown]
 # ## 2. Train both ways

@@ -11,7 +11,14 @@ from transformers import HfArgumentParser, TrainingArguments, ViTImageProcessor
 import lightning_noisy
 import lightning_noisy.hf
 import lightning_noisy.hub
-from lightning_noisy.cli import apply_command, audit_commands, export_commands, lightning_cli
+from lightning_noisy.cli import (
+    apply_command,
+    audit_commands,
+    doctor_command,
+    export_commands,
+    init_command,
+    lightning_cli,
+)
 
 from .documents import DOCUMENTS, ROOT, anchors, commands, links, name, python_blocks
 from .hf.small import tiny_vit
@@ -67,6 +74,8 @@ def test_every_command_is_one_that_its_program_knows(words, monkeypatch):
     monkeypatch.setattr(audit_commands, "_run_config", lambda arguments: of_the_checkpoint)
     monkeypatch.setattr(audit_commands.AuditParser, "instantiate_classes", stop)
     monkeypatch.setattr(apply_command, "LabelAudit", stop)
+    monkeypatch.setattr(init_command, "write_recipe", stop)
+    monkeypatch.setattr(doctor_command, "tell_checks", stop)
     try:
         _parse(words)
     except SystemExit as error:
@@ -95,7 +104,13 @@ def _parse(words):
 def _parse_ours(words):
     command, *options = words
     options = ["recipes/imagefolder.yaml" if option.endswith("config.yaml") else option for option in options]
-    if command in ("export", "noise", "push"):
+    if command == "init":
+        with pytest.raises(Parsed):
+            init_command.run_init(options)
+    elif command == "doctor":
+        with pytest.raises(Parsed):
+            doctor_command.run_doctor(options)
+    elif command in ("export", "noise", "push"):
         export_commands._parser(command).parse_args(options)
     elif command == "apply":
         with pytest.raises(Parsed):

@@ -115,9 +115,12 @@ def test_from_a_folder_to_a_push(photos, tmp_path, monkeypatch):
     ours = [words for words in told if words[0] == "lightning-noisy"]
     for words in [words for words in ours if words[1] != "push" or "--dry_run" in words]:
         command = [word.replace("timm:resnet50.a1_in1k", "timm:test_resnet") for word in words[1:]]
+        if command[0] == "init":
+            (tmp_path / "config.yaml").unlink(missing_ok=True)
         if command[0] == "fit":
             shutil.rmtree("runs", ignore_errors=True)
-            command += ["--model.pretrained=false", "--model.image_size=32", "--trainer.max_epochs=1"]
+            command += ["--model.backbone=timm:test_resnet", "--model.pretrained=false", "--model.image_size=32"]
+            command += ["--trainer.max_epochs=1"]
             command += ["--trainer.accelerator=cpu", "--data.num_workers=0", "--trainer.enable_progress_bar=false"]
         if command[0] == "audit":
             shutil.rmtree("audit", ignore_errors=True)
