@@ -91,7 +91,7 @@ def test_training_goes_on_from_an_exported_noise_layer(tmp_path):
     with torch.no_grad():
         model.noise_layer.weight += torch.randn(3, 3)
     model.strip().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"noise_config.json.*has not both"):
+    with pytest.raises(ValueError, match=r"noise_config.json.*does not hold both"):
         NoisyForImageClassification.from_backbone(tmp_path, noise="export")
     save_noise_layer(model.noise_layer, tmp_path)
     again = NoisyForImageClassification.from_backbone(tmp_path, noise="export")
