@@ -54,6 +54,24 @@ class SimilarClasses:
 
 
 @dataclass(frozen=True)
+class SplitClass:
+    """A class whose images fall into two groups.
+
+    Args:
+        label: Number of the class.
+        share: Of its images, those in the smaller group.
+        crossing: How many images have neighbours in the other group, by how many would have in one cloud: 1 where there
+            is no gap between the groups, 0 where nothing is near it.
+        examples: Ids of images in the middle of the one group, and of the other.
+    """
+
+    label: int
+    share: float
+    crossing: float
+    examples: list[list[str]]
+
+
+@dataclass(frozen=True)
 class IssueFindings:
     """The numbers.
 
@@ -65,6 +83,7 @@ class IssueFindings:
         most_copies: How often the most frequent picture is there.
         leaks: By split.
         similar_classes: Pairs of classes that look like one.
+        split_classes: Classes that look like two.
     """
 
     kinds: dict[str, int]
@@ -74,12 +93,14 @@ class IssueFindings:
     most_copies: int = 0
     leaks: list[Leak] = field(default_factory=list)
     similar_classes: list[SimilarClasses] = field(default_factory=list)
+    split_classes: list[SplitClass] = field(default_factory=list)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "IssueFindings":
         """From what :func:`dataclasses.asdict` gave."""
-        pairs = [SimilarClasses(**pair) for pair in values["similar_classes"]]
-        return cls(**{**values, "leaks": [Leak(**leak) for leak in values["leaks"]], "similar_classes": pairs})
+        kinds = {"leaks": Leak, "similar_classes": SimilarClasses, "split_classes": SplitClass}
+        lists = {name: [kind(**each) for each in values.get(name, [])] for name, kind in kinds.items()}
+        return cls(**{**values, **lists})
 
     def sentences(self, class_names: Sequence[str], agreement: float | None = None) -> list[str]:
         """What was found, for people; nothing is said of what was not found.
@@ -115,6 +136,13 @@ class IssueFindings:
             )
         if len(self.similar_classes) > MOST_PAIRS:
             said.append(f"{len(self.similar_classes) - MOST_PAIRS:,} more pairs of classes look like one.")
+        for split in self.split_classes[:MOST_PAIRS]:
+            said.append(
+                f"{quote(class_names[split.label])} looks like two classes: its images fall into groups of "
+                f"{1 - split.share:.0%} and {split.share:.0%} with a gap between them."
+            )
+        if len(self.split_classes) > MOST_PAIRS:
+            said.append(f"{len(self.split_classes) - MOST_PAIRS:,} more classes look like two.")
         poor = [f"{kinds[kind]:,} {words}" for kind, words in QUALITY_WORDS.items() if kinds.get(kind)]
         if poor:
             said.append(f"Of the pictures, {', '.join(poor)}.")

@@ -20,6 +20,7 @@ from lightning_noisy.audit.issues.counting import summarise_issues
 from lightning_noisy.audit.issues.duplicates import find_duplicates
 from lightning_noisy.audit.issues.outliers import outlier_scores
 from lightning_noisy.audit.issues.similar_classes import similar_classes
+from lightning_noisy.audit.issues.split_classes import split_classes
 from lightning_noisy.audit.judging.scores import score_posterior, share_evidence
 from lightning_noisy.audit.label_audit import LabelAudit
 from lightning_noisy.audit.run import AuditRun, LabelScan, images_to_audit, one_device
@@ -213,7 +214,9 @@ def _judge_all(
     ).numpy()
     issues = issue_columns(pictures, duplicates, outlyingness)
     alike = similar_classes(judged.probe_log_probs, labels, values)
-    found = replace(summarise_issues(issues, pictures, duplicates, rows), similar_classes=alike)
+    ids = features.ids.take(pa.array(rows))
+    split = split_classes(values, labels, judged.noise.posterior, group, ids)
+    found = replace(summarise_issues(issues, pictures, duplicates, rows), similar_classes=alike, split_classes=split)
     issues = issues.take(pa.array(rows)).append_column("position", pa.array(positions))
     return LabelScan(len(positions), issues, found, judged.errors)
 

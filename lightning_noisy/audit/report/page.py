@@ -18,6 +18,7 @@ from rich.progress import track
 
 from lightning_noisy.audit.folder import AuditFolder
 from lightning_noisy.audit.images import AuditImages
+from lightning_noisy.audit.issues.findings import SplitClass
 from lightning_noisy.audit.report.rows import page_rows
 from lightning_noisy.audit.schema import AUDIT_FILE, REPORT_FILE
 from lightning_noisy.audit.summary import AuditSummary
@@ -45,7 +46,8 @@ def write_report(audit: AuditFolder, images: AuditImages, most_images: int = 100
     for name, value in (("most_images", most_images), ("thumbnail_size", thumbnail_size)):
         if value < 1:
             raise ValueError(f"Expected argument `{name}` to be at least 1, but got {value}.")
-    table = page_rows(audit.directory / AUDIT_FILE, most_images)
+    examples = [image for split in _split_classes(audit.summary) for group in split.examples for image in group]
+    table = page_rows(audit.directory / AUDIT_FILE, most_images, examples)
     thumbnails = _thumbnails(images, table, thumbnail_size)
     missing = sum(thumbnail is None for thumbnail in thumbnails)
     if missing:
@@ -101,7 +103,14 @@ def _overview(summary: AuditSummary) -> dict[str, Any]:
             [pair.one, pair.other, pair.separability, pair.confused]
             for pair in (summary.found.similar_classes if summary.found else [])[:MOST_PAIRS]
         ],
+        "split_classes": [
+            [split.label, split.share, split.crossing, split.examples] for split in _split_classes(summary)
+        ],
     }
+
+
+def _split_classes(summary: AuditSummary) -> list[SplitClass]:
+    return summary.found.split_classes[:MOST_PAIRS] if summary.found else []
 
 
 def _matrix_classes(summary: AuditSummary) -> list[int]:

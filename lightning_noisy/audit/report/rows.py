@@ -1,5 +1,6 @@
 """Which images of an audit are in its page: wrong labels, groups of copies, strangers, poor pictures."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,13 @@ MOST_COPIES = 12
 """Of one picture in the page."""
 
 
-def page_rows(path: Path, most: int) -> pa.Table:
+def page_rows(path: Path, most: int, ids: Sequence[str] = ()) -> pa.Table:
     """At most ``most`` rows: flagged labels by rank, then the others by rank; copies, strangers and poor pictures too.
+
+    Args:
+        path: ``audit.parquet``.
+        most: Rows.
+        ids: Of images that are wanted as examples; of these too there are a fifth of the page at most.
 
     Beside the columns of the audit that the page shows there are ``kinds``, a list of the kinds of each image beside a
     wrong label, ``near_duplicate_group`` and ``near_duplicate_splits``.
@@ -36,6 +42,7 @@ def page_rows(path: Path, most: int) -> pa.Table:
                 _ranks_of_copies(rows, budget),
                 _ranks_of(rows, ("outlier",), budget),
                 _ranks_of(rows, QUALITY_KINDS, budget),
+                _ranks_of_ids(rows, ids[:budget]),
             ]
         )
     )
@@ -90,6 +97,13 @@ def _ranks_of(rows: pyarrow.dataset.Dataset, kinds: tuple[str, ...], budget: int
     table = rows.to_table(columns=["rank", *(f"{kind}_score" for kind in kinds)], filter=condition)
     scores = np.column_stack([table[f"{kind}_score"].to_numpy() for kind in kinds]).min(axis=1)
     return table["rank"].to_numpy()[np.argsort(scores, kind="stable")[:budget]]
+
+
+def _ranks_of_ids(rows: pyarrow.dataset.Dataset, ids: Sequence[str]) -> np.ndarray:
+    if not ids:
+        return np.empty(0, np.int64)
+    found = rows.to_table(columns=["rank"], filter=pc.field("id").isin(pa.array(ids, pa.string())))
+    return found["rank"].to_numpy()
 
 
 def _columns(rows: pyarrow.dataset.Dataset) -> list[str]:

@@ -1,7 +1,11 @@
 """The report page of an audit with duplicates, strangers and poor pictures, in headless Chromium."""
 
+import dataclasses
+import json
+
 import pytest
 
+from lightning_noisy.audit.issues.findings import IssueFindings, SplitClass
 from lightning_noisy.audit.report.page import write_report
 
 from ..made import audit_of, mark
@@ -36,6 +40,8 @@ def report(tmp_path_factory):
             },
         },
     )
+    split = SplitClass(0, 0.4, 0.2, [["red2.png", "gone.png"], ["red4.png", "red6.png", "red7.png"]])
+    audit.summary = dataclasses.replace(audit.summary, found=IssueFindings({}, split_classes=[split]))
     return write_report(audit, audit.images)
 
 
@@ -75,6 +81,22 @@ def test_views_hold_the_images_of_their_kinds(page):
     assert all("of 2." in label for label in labels[3:])
     page.get_by_role("button", name="Clear filters").click()
     assert page.get_by_role("radio", name="Labels").is_checked()
+
+
+def test_a_class_that_looks_like_two_is_shown_with_images_of_both_groups(page, report):
+    card = page.locator("#split")
+    assert card.is_visible()
+    name = json.loads(page.locator("#data").text_content())["summary"]["class_names"][0]
+    assert (
+        card.get_by_role("button")
+        .get_attribute("aria-label")
+        .endswith(f"{name}\u2069: groups of 60% and 40%, 20% of the usual neighbours over the gap. Show the first")
+    )
+    groups = card.locator(".pair-examples")
+    assert [groups.nth(n).locator("img").count() for n in range(groups.count())] == [1, 3]  # one of them is gone
+    assert "looks like two classes" in page.locator("#findings").inner_text()
+    card.get_by_role("button").click()
+    assert all(name in label for label in shown(page))
 
 
 def test_keep_one_drops_the_other_copies_and_is_one_step_of_undo(page):

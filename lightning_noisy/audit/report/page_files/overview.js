@@ -13,6 +13,7 @@ function showOverview(data, choose) {
   showClasses(summary, choose);
   showMatrix(summary, choose);
   showAlike(data, choose);
+  showSplit(data, choose);
   showPairs(data, choose);
 }
 
@@ -36,6 +37,29 @@ function showAlike(data, choose) {
     );
     button.addEventListener("click", () => choose({ given: one }));
     byId("alike-pairs").append(button);
+  }
+}
+
+/** Classes that look like two: examples from the middle of both groups. */
+function showSplit(data, choose) {
+  const { summary, rows, thumbnails } = data;
+  byId("split").hidden = summary.split_classes.length === 0;
+  for (const [label, share, crossing, groups] of summary.split_classes) {
+    const examples = groups.map((ids) => {
+      const own = rows.id.map((_, row) => row).filter((row) => ids.includes(rows.id[row]) && thumbnails[row] !== null);
+      return el("span", { class: "pair-examples" }, ...own.map((row) => picture(thumbnails[row])));
+    });
+    const name = summary.class_names[label];
+    const facts = `groups of ${percent(1 - share)} and ${percent(share)}, ${percent(crossing)} of the usual neighbours over the gap`;
+    const button = el(
+      "button",
+      { type: "button", class: "pair alike", "aria-label": `${isolated(name)}: ${facts}. Show the first` },
+      el("span", { class: "pair-names" }, named(name)),
+      el("span", { class: "pair-count muted" }, facts),
+      ...examples,
+    );
+    button.addEventListener("click", () => choose({ given: label }));
+    byId("split-classes").append(button);
   }
 }
 
