@@ -70,6 +70,8 @@ PART_SCHEMA = pa.schema(
 """What is known of each image while an audit is being made; ``position`` numbers the images of all splits."""
 PROBABILITIES = pa.field("probabilities", pa.list_(pa.float32()))
 """The posterior of all classes, where it is asked for."""
+LOG_PROBS = "log_probs"
+"""What a trained classifier itself says of all classes: a column of its parts alone."""
 LABEL_SCHEMA = pa.schema(
     [
         pa.field("given_label", pa.int32()),

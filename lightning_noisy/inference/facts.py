@@ -65,7 +65,9 @@ def facts_arrays(table: pa.Table) -> dict[str, np.ndarray]:
     for name in FACTS_SCHEMA.names:
         column = table[name].combine_chunks()
         is_list = pa.types.is_fixed_size_list(column.type)
-        arrays[name] = column.flatten().to_numpy().reshape(len(table), -1) if is_list else column.to_numpy()
+        arrays[name] = (
+            column.flatten().to_numpy().reshape(len(table), column.type.list_size) if is_list else column.to_numpy()
+        )
     return arrays
 
 

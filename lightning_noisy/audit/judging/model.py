@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_noisy import models
 from lightning_noisy.audit.judging.scores import label_evidence, score_labels
+from lightning_noisy.audit.schema import LOG_PROBS
 from lightning_noisy.export.checkpoints import load_checkpoint
 from lightning_noisy.export.trained_model import TrainedModel, record_of, resolve_model
 from lightning_noisy.models.fingerprint import add_weights
@@ -101,6 +102,7 @@ class AuditModule(L.LightningModule):
         logits = models.clean_logits(self.network, images).float()
         scored = score_labels(logits, noisy_labels, self.log_evidence)
         columns = {"position": positions, "given_label": noisy_labels, **scored._asdict(), **facts}
+        columns[LOG_PROBS] = logits.log_softmax(dim=1)
         if self.with_probabilities:
             columns["probabilities"] = label_posterior(logits, noisy_labels, self.log_evidence)
         found = {name: values.cpu().numpy() for name, values in columns.items()}
@@ -110,3 +112,20 @@ class AuditModule(L.LightningModule):
                 "`trainer.precision` 32-true."
             )
         return found
+
+
+class LookAtPictures(L.LightningModule):
+    """Gives the facts of images alone, whose labels are not in doubt.
+
+    Args:
+        data_config: How the network of the audit wants its images, so that they are read as the others are.
+    """
+
+    def __init__(self, data_config: dict[str, Any]) -> None:
+        super().__init__()
+        self.data_config = data_config
+
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        """Images, labels, positions (B,) and facts -> positions and facts, on the CPU."""
+        _, _, positions, facts = batch
+        return {name: values.cpu().numpy() for name, values in {"position": positions, **facts}.items()}

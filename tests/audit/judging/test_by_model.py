@@ -124,7 +124,8 @@ def test_a_broken_off_audit_goes_on_where_it_was(data, model, tmp_path, monkeypa
     looked_at = []
 
     def count(writer, columns):
-        looked_at.extend(columns["position"].tolist())
+        if "given_label" in columns:  # not the images for testing, of which the pictures alone are looked at
+            looked_at.extend(columns["position"].tolist())
         add(writer, columns)
 
     monkeypatch.setattr(parts.PartWriter, "add", count)
