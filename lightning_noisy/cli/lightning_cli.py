@@ -44,6 +44,9 @@ class SaveFitConfig(SaveConfigCallback):
     The other subcommands leave that file alone.
     """
 
+    keeps_data = True
+    """An audit of a checkpoint need not be told of the data."""
+
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Not yet: the file of an earlier fit may be there, and is moved aside before the first step."""
 

@@ -289,6 +289,7 @@ def test_nothing_of_others_stands_between_a_user_and_the_table_at_the_end(tmp_pa
     assert "accuracy on held-out images" in end[2]
     (checkpoint,) = tmp_path.rglob("*.ckpt")
     assert f"last checkpoint: {checkpoint.relative_to(Path.cwd())}" in end, "on one line"
+    assert f"  lightning-noisy audit --ckpt_path {checkpoint.relative_to(Path.cwd())} --output audit" in end
     config = ["--config", str(next(tmp_path.rglob("config.yaml"))), "--ckpt_path", str(checkpoint)]
     for command in ("validate", "predict"):
         shown = in_shell(command, *config)

@@ -20,7 +20,7 @@ def test_a_broken_image_stops_the_run_before_it_starts(photos, tmp_path):
     break_two(photos)
     data = NoisyImageDataModule(str(photos))
     data.prepare_data()
-    with pytest.raises(ValueError, match=r"2 of 36 images.*ant/00\.png.*broken_images\.csv.*`on_broken: skip`"):
+    with pytest.raises(ValueError, match=r"2 of 36 images.*ant/00\.png.*broken_images\.csv.*`--data.on_broken skip`"):
         data.setup("fit")
     with open(tmp_path / "broken_images.csv", encoding="utf-8") as file:
         listed = {row["id"]: row["reason"] for row in csv.DictReader(file)}
@@ -77,7 +77,7 @@ MISTAKES = {
     ),
     "gap": (
         lambda p: {**mistake_in_a_manifest(p, label=[0, 1, 3] * 12), "class_names": list("abcd")},
-        "Class 'c' has no images.*`on_empty_class: skip`",
+        "Class 'c' has no images.*`--data.on_empty_class skip`",
     ),
     "negative": (lambda p: mistake_in_a_manifest(p, label=[0, 1, -1] * 12), "got -1"),
     "one class": (lambda p: mistake_in_a_manifest(p, label=["a"] * 36), "at least 2 classes"),

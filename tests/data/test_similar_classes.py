@@ -46,7 +46,7 @@ def test_a_warning_names_them_and_how_to_merge_them(tmp_path):
     (warning,) = [str(w.message) for w in caught if "differ by case" in str(w.message)]
     assert names == [" cat", "Dog", "cat", "dog ", "owl"]
     assert "' cat' (1 images) and 'cat' (1 images)" in warning and "'Dog' (1 images) and 'dog ' (2 images)" in warning
-    assert "`merge_similar_classes: true`" in warning and "owl" not in warning
+    assert "`--data.merge_similar_classes true`" in warning and "owl" not in warning
 
 
 def test_they_become_one_class_with_the_most_frequent_spelling(tmp_path):

@@ -112,8 +112,8 @@ def _read_class_folders(root: Path, folder: Path, columns: Columns, argument: st
             others = f", but {len(left_out)} others, such as {printable(left_out[0][1].name)!r}" if left_out else ""
             raise ValueError(
                 f"Class {name!r} has no images: {printable(str(class_folder))!r} holds no file that ends in .jpg, "
-                f".png, .webp or another image suffix{others}. Fill the folder, remove it, or set `on_empty_class: "
-                "skip`."
+                f".png, .webp or another image suffix{others}. Fill the folder, remove it, or set "
+                "`--data.on_empty_class skip`."
             )
         if not files:
             empty.append(name)

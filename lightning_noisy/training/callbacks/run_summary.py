@@ -28,9 +28,8 @@ class RunSummary(L.Callback):
             record, places = describe_run(trainer, pl_module), _places(trainer, log_dir)
             # Of a metric's names only the one with its epoch's value.
             metrics = {n: v for n, v in as_numbers(trainer.callback_metrics).items() if not n.endswith("_step")}
-            self._summary = run_summary(
-                metrics, record.epochs, record.steps, record.seconds, places, _next_commands(places)
-            )
+            commands = _next_commands(trainer, pl_module, places)
+            self._summary = run_summary(metrics, record.epochs, record.steps, record.seconds, places, commands)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         summary, self._summary = self._summary, None
@@ -38,12 +37,16 @@ class RunSummary(L.Callback):
             Console().print(summary, soft_wrap=True)
 
 
-def _next_commands(places: dict[str, str]) -> list[str]:
+def _next_commands(trainer: Any, pl_module: L.LightningModule, places: dict[str, str]) -> list[str]:
+    """None where there is no checkpoint, or one that does not tell its network: that of a module of one's own."""
     checkpoint = places.get("best checkpoint") or places.get("last checkpoint")
-    if checkpoint is None:
+    if checkpoint is None or not pl_module.hparams.get("backbone"):
         return []
+    source = getattr(getattr(trainer, "datamodule", None), "source", "DATA")
+    knows_data = any(getattr(callback, "keeps_data", False) for callback in trainer.callbacks)
+    data = "" if knows_data else f" --data.source {quote(str(source))}"
     return [
-        f"{PROGRAM} audit --ckpt_path {quote(checkpoint)} --output audit",
+        f"{PROGRAM} audit --ckpt_path {quote(checkpoint)}{data} --output audit",
         f"{PROGRAM} export --ckpt_path {quote(checkpoint)} --output clean --license apache-2.0",
     ]
 

@@ -129,7 +129,7 @@ def test_links_to_images_elsewhere_are_followed(photos, tmp_path):
 
 def test_an_empty_class_is_an_error_or_left_out_as_asked(photos):
     (photos / "dog").mkdir()
-    with pytest.raises(ValueError, match=r"Class 'dog' has no images.*`on_empty_class: skip`"):
+    with pytest.raises(ValueError, match=r"Class 'dog' has no images.*`--data.on_empty_class skip`"):
         _ = module(photos).splits
     with pytest.warns(UserWarning, match="Class 'dog' has no images in .* and is left out"):
         data = module(photos, on_empty_class="skip")

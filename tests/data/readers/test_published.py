@@ -242,7 +242,9 @@ def test_an_image_of_the_list_that_is_not_there_is_named_before_the_training(tmp
     root = layouts.clothing1m(tmp_path)
     (root / "images/1/02/12,2.jpg").unlink()
     source = f"clothing1m:{root}"
-    with pytest.raises(ValueError, match=r"1 of 18.*`source`.*images/1/02/12,2\.jpg \(FileNotFoundError.*`on_broken"):
+    with pytest.raises(
+        ValueError, match=r"1 of 18.*`source`.*images/1/02/12,2\.jpg \(FileNotFoundError.*`--data.on_broken"
+    ):
         NoisyImageDataModule(source).setup("fit")
     data = NoisyImageDataModule(source, on_broken="skip", num_workers=0)
     with pytest.warns(UserWarning, match=r"1 of 18 images.*left out"):

@@ -232,8 +232,15 @@ def test_the_summary_tells_metrics_time_and_places(photos, tmp_path, monkeypatch
     checkpoint = Path(trainer.checkpoint_callback.best_model_path).relative_to(tmp_path)
     assert f"last checkpoint: {checkpoint}" in lines
     assert "0:00:" in shown and f"logs:            {Path(trainer.log_dir).relative_to(tmp_path)}" in lines
-    assert lines[-2] == f"  lightning-noisy audit --ckpt_path {checkpoint} --output audit"
+    # The command line's own checkpoints know their data.
+    assert lines[-2] == f"  lightning-noisy audit --ckpt_path {checkpoint} --data.source {photos} --output audit"
     assert lines[-1].startswith(f"  lightning-noisy export --ckpt_path {checkpoint} --output clean --license ")
+
+
+def test_no_command_is_named_that_the_checkpoint_of_a_module_of_ones_own_would_not_do_for(tmp_path, monkeypatch):
+    options = {"enable_progress_bar": True, "enable_checkpointing": True}
+    _, shown = shown_after(monkeypatch, tmp_path, OwnModule(), loader(), **options)
+    assert "last checkpoint: " in shown and "Next" not in shown
 
 
 def test_without_a_progress_bar_there_is_no_summary(photos, tmp_path, monkeypatch):
