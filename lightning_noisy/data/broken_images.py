@@ -110,7 +110,10 @@ def leave_out_broken(
         f"{source!r}), the first: {first}. All are listed"
     )
     if on_broken == "error":
-        raise ValueError(f"{message} in {str(path)!r}. Repair them, or leave them out by `--data.on_broken skip`.")
+        raise ValueError(
+            f"{message} in {str(path)!r}. Repair them, or leave them out by `on_broken: skip` (`--data.on_broken "
+            "skip`)."
+        )
     rank_zero_warn(f"{message} in {str(path)!r} and left out.")
     kept = {
         split: images.select(np.setdiff1d(np.arange(len(images)), np.fromiter(reasons[split], np.int64)))

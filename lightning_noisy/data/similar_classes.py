@@ -28,7 +28,9 @@ def similar_names(names: Iterable[str]) -> list[list[str]]:
 
 
 def warn_of_similar_classes(
-    counts: Mapping[str, int], where: str, remedy: str = "set `--data.merge_similar_classes true`"
+    counts: Mapping[str, int],
+    where: str,
+    remedy: str = "set `merge_similar_classes: true` (`--data.merge_similar_classes true`)",
 ) -> None:
     """Warns once, naming the classes that are alike.
 

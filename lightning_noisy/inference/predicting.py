@@ -174,6 +174,6 @@ class _Dataset(Dataset[tuple[Tensor, int, int, dict[str, Any]]]):
         except OSError as error:
             raise ValueError(
                 f"The image {images.ids[row].as_py()!r} can't be read any more ({error}). Put it back, or leave it out "
-                "by `--data.on_broken skip`, and run the same again: what was looked at is kept."
+                "by `on_broken: skip` (`--data.on_broken skip`), and run the same again: what was looked at is kept."
             ) from error
         return pixels, int(images.noisy_labels[row]), position, facts

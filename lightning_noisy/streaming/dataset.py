@@ -265,7 +265,9 @@ class StreamedImages(IterableDataset[Sample | StreamError]):
         why = str(error).partition(" <_io")[0].rstrip(".")  # Pillow names the bytes by where they lie in memory
         message = f"The image {place!r} of {self.shards.where!r} can't be decoded: {why}."
         if self.on_broken == "error":
-            raise StreamError(f"{message} Repair it, or leave such images out by `--data.on_broken skip`.") from error
+            raise StreamError(
+                f"{message} Repair it, or leave such images out by `on_broken: skip` (`--data.on_broken skip`)."
+            ) from error
         self._broken_images += 1
         if self._broken_images <= WARNINGS:
             more = " Further ones are left out silently." if self._broken_images == WARNINGS else ""

@@ -137,7 +137,7 @@ def test_a_broken_image_is_named_or_left_out(workers, tmp_path):
     data = make(folder, num_workers=workers)
     data.setup("fit")
     with pytest.raises(
-        ValueError, match=r"^The image '00.\.tar/photos/000..' of .* can't be decoded.*--data.on_broken skip`\.$"
+        ValueError, match=r"^The image '00.\.tar/photos/000..' of .* can't be decoded.*--data.on_broken skip`\)\.$"
     ):
         list(data.train_dataloader())
     data = make(folder, num_workers=workers, on_broken="skip")

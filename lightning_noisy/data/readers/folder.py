@@ -113,7 +113,7 @@ def _read_class_folders(root: Path, folder: Path, columns: Columns, argument: st
             raise ValueError(
                 f"Class {name!r} has no images: {printable(str(class_folder))!r} holds no file that ends in .jpg, "
                 f".png, .webp or another image suffix{others}. Fill the folder, remove it, or set "
-                "`--data.on_empty_class skip`."
+                "`on_empty_class: skip` (`--data.on_empty_class skip`)."
             )
         if not files:
             empty.append(name)
