@@ -2,6 +2,7 @@
 
 When: you live in transformers rather than in Lightning.
 Needs: images in folders (photos/CLASS/*.jpg), a data set on the Hub, or Parquet files with an image and a label column.
+  A file that can't be read ends the training where it comes up: `lightning-noisy init photos/` names such files first.
 Change: --data and --backbone; every option of transformers.TrainingArguments can be given too.
 
     python recipes/hf_trainer.py --data photos/ --backbone timm/resnet50.a1_in1k --output_dir runs/hf --license mit
@@ -188,6 +189,7 @@ def run(arguments: list[str]) -> dict[str, float]:
     """Trains, evaluates, exports; returns the metrics."""
     parser = HfArgumentParser((Options, TrainingArguments))
     parser.set_defaults(report_to="wandb", logging_steps=20)  # the logs of an epoch or so are a point of the curves
+    parser.set_defaults(dataloader_pin_memory=torch.cuda.is_available())  # else torch warns of it in each epoch
     options, args = parser.parse_args_into_dataclasses(arguments)
     silence_bars_of_transformers()
     args.remove_unused_columns = False  # the transform needs the image column
