@@ -5,13 +5,13 @@ python recipes/demo.py [any option of `lightning-noisy fit`, for both runs]
 
 import sys
 import time
-import warnings
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from lightning_noisy.cli.lightning_cli import NoisyCLI, main
+from lightning_noisy.cli.upstream_messages import format_own_warnings, silence_upstream_messages
 
 RECIPE = Path(__file__).with_name("demo.yaml")
 OUTPUT = Path("runs/demo")
@@ -44,7 +44,8 @@ def report(cli: NoisyCLI, accuracies: dict[str, float], seconds: dict[str, float
 
 def run(options: list[str]) -> None:
     """Both trainings, then the table."""
-    warnings.filterwarnings("ignore", ".*does not have many workers.*|.*exists and is not empty.*|.*LeafSpec.*")
+    silence_upstream_messages()
+    format_own_warnings()
     accuracies, seconds = {}, {}
     for name, directory, extra in (
         ("plain cross-entropy", OUTPUT / "cross_entropy", ["--model.noise=null"]),
