@@ -212,7 +212,8 @@ def summarise(
         sums: Over all images.
         class_names: The K names.
         audit_id: As of :class:`AuditSummary`.
-        errors: The share of wrong labels, where it is known better than by these sums.
+        errors: The share of wrong labels, where it is known better than by these sums; those of the classes are
+            scaled, so that their mean is the same.
         **facts: Other fields of :class:`AuditSummary`.
     """
     images, issues = sums.likeliest.sum(axis=0), sums.flagged.sum(axis=0)
@@ -222,14 +223,16 @@ def summarise(
         SuspectPair(int(given), int(suggested), int(sums.flagged[suggested, given]))
         for suggested, given in np.argwhere(sums.flagged)
     ]
+    overall = _errors(sums.doubts.sum(), sums.network_doubts.sum(), images.sum())
+    scale = 1.0 if errors is None or overall.value == 0 else errors.value / overall.value
     return AuditSummary(
         audit_id=audit_id,
         class_names=list(class_names),
         images=int(images.sum()),
         issues=int(issues.sum()),
-        errors=errors or _errors(sums.doubts.sum(), sums.network_doubts.sum(), images.sum()),
+        errors=errors or overall,
         classes=[
-            ClassErrors(name, int(total), int(wrong), _errors(doubts, network_doubts, total))
+            ClassErrors(name, int(total), int(wrong), _scaled(_errors(doubts, network_doubts, total), scale))
             for name, total, wrong, doubts, network_doubts in zip(
                 class_names, images, issues, sums.doubts, sums.network_doubts, strict=True
             )
@@ -246,6 +249,11 @@ def _errors(doubts: float, network_doubts: float, images: int) -> Share:
     value = float(doubts / images)
     high = wilson(float(network_doubts / images), int(images))[1]
     return Share(value, wilson(value, int(images))[0], max(high, value))
+
+
+def _scaled(share: Share, scale: float) -> Share:
+    value = min(share.value * scale, 1.0)
+    return Share(value, min(share.low, value), max(share.high, value))
 
 
 def wilson(share: float, total: int) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from lightning_noisy.audit.issues_csv import write_issues
 from lightning_noisy.audit.ranking import agreement, label_sums, write_ranking
 from lightning_noisy.audit.run import AUDIT_FILES
 from lightning_noisy.audit.schema import AUDIT_FILE, ISSUES_FILE, PART_SCHEMA
-from lightning_noisy.audit.summary import Agreement
+from lightning_noisy.audit.summary import Agreement, LabelSums, Share, summarise
 from lightning_noisy.inference import parts
 
 NAMES = ["ant", "=bee()", "cat"]
@@ -153,3 +153,15 @@ def test_agreement_is_that_of_held_out_images_where_there_are_any(tmp_path):
     writer.flush()
     assert agreement(tmp_path, 3, is_out_of_sample=False) == Agreement(1.0, 1.0, 2, True)
     assert agreement(tmp_path, 3, is_out_of_sample=True) == Agreement(4 / 6, 2 / 6, 6, True)
+
+
+def test_the_classes_agree_with_a_share_that_is_known_better():
+    likeliest = np.array([[50, 10], [10, 30]])
+    doubts = np.array([12.0, 20.0])
+    better = Share(0.4, 0.3, 0.5)
+    summary = summarise(LabelSums(likeliest, likeliest, doubts, doubts), ["ant", "bee"], "an audit", better)
+    images = np.array([60, 40])
+    values = np.array([each.errors.value for each in summary.classes])
+    assert values == pytest.approx([0.4 / 0.32 * 12 / 60, 0.4 / 0.32 * 20 / 40])
+    assert (values * images).sum() / 100 == pytest.approx(0.4)
+    assert all(each.errors.low <= each.errors.value <= each.errors.high for each in summary.classes)
