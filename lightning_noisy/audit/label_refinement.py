@@ -16,6 +16,7 @@ from lightning_noisy.audit.summary import Agreement
 from lightning_noisy.data import NoisyImageDataModule
 from lightning_noisy.features import Features
 from lightning_noisy.features.extract import FeatureModule, extract_within_fit
+from lightning_noisy.inference import parts
 from lightning_noisy.models.features import FeatureExtractor
 from lightning_noisy.training.classifier import NoisyImageClassifier
 from lightning_noisy.utils.atomic_files import atomic_path
@@ -75,10 +76,10 @@ class LabelRefinement(L.Callback):
         if trainer.is_global_zero and _read(folder, key) is None:
             values = features.values[torch.from_numpy(rows[train])]
             _write(folder, key, values, labels, datamodule, trainer.strategy.root_device)
+        parts.wait_for_first_process(lambda: _read(folder, key) is not None, folder)
         trainer.strategy.barrier()
         found = _read(folder, key)
-        if found is None:
-            raise ValueError(f"Expected all processes to share the folder {str(folder)!r}, but it is empty here.")
+        assert found is not None
         soft_labels, said = found
         if said[CAUTION]:
             rank_zero_warn(f"The given labels are trained on as they are: {said[CAUTION]}.")

@@ -30,15 +30,14 @@ class LabelScan:
 
     Args:
         images: How many images are in the parts.
-        issues: A row for each, :data:`~lightning_noisy.audit.schema.ISSUES_SCHEMA` and ``position``; ``None`` in
-            a process that has not looked.
+        issues: A row for each, :data:`~lightning_noisy.audit.schema.ISSUES_SCHEMA` and ``position``.
         found: What these say, in few numbers.
         errors: The share of wrong labels, where it is known better than from the parts.
     """
 
     images: int
-    issues: pa.Table | None = None
-    found: IssueFindings | None = None
+    issues: pa.Table
+    found: IssueFindings
     errors: Share | None = None
 
 
@@ -64,12 +63,16 @@ class AuditRun:
     folds: int
     probabilities: bool
 
-    def make(self, output: str | Path | None, look_at_all: Callable[[Path], LabelScan]) -> LabelAudit:
+    def make(
+        self, output: str | Path | None, look_at_all: Callable[[Path], None], judge_all: Callable[[Path], LabelScan]
+    ) -> LabelAudit:
         """The finished audit; one that was killed is resumed, one that is finished is not made again.
 
         Args:
             output: Its folder; a temporary one by default.
-            look_at_all: Puts all images into the parts of a folder.
+            look_at_all: Looks at all images; every process does.
+            judge_all: Fills the parts of the folder with what this says of the labels; the first process does, and the
+                others wait.
 
         Raises:
             ValueError: If ``output`` holds another audit, or can't be written to.
@@ -78,9 +81,11 @@ class AuditRun:
         directory = Path(output or cast(tempfile.TemporaryDirectory, temporary).name).expanduser()
         if not self._is_finished(directory):
             parts.begin(directory, f"{self.audit_id} {self.probabilities}", self.trainer.is_global_zero, AUDIT_FILES)
-            look = look_at_all(directory)
+            look_at_all(directory)
             if self.trainer.is_global_zero:
-                self._finish(directory, look)
+                self._finish(directory, judge_all(directory))
+            else:
+                parts.wait_for_first_process(lambda: self._is_finished(directory), directory)
             self.trainer.strategy.barrier()
         if self.trainer.is_global_zero:
             shutil.rmtree(directory / parts.PARTS_FOLDER, ignore_errors=True)

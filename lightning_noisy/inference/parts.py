@@ -1,9 +1,10 @@
 """What a pass over all images leaves while it runs, in a folder of its own: whole files, and enough to resume from."""
 
 import json
+import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ BYTES_IN_PART = 64_000_000
 SECONDS_IN_PART = 60.0
 SECONDS_TO_WAIT = 600.0
 """How long another process waits for the first one to begin."""
+SECONDS_TO_WORK = 86_400.0
+"""How long another process waits for what the first one makes alone."""
+SECONDS_BETWEEN_LOOKS = 0.5
 
 
 def begin(directory: Path, state: str, is_first_process: bool, results: Sequence[str]) -> None:
@@ -44,6 +48,31 @@ def begin(directory: Path, state: str, is_first_process: bool, results: Sequence
             f"Expected argument `output` to name a folder that all processes share, but the first one has begun "
             f"nothing in {str(directory)!r} within {SECONDS_TO_WAIT:.0f} seconds."
         )
+
+
+def wait_for_first_process(is_there: Callable[[], bool], folder: Path) -> None:
+    """Returns when the first process has made something alone, which may take hours.
+
+    Not by a barrier of the process group, which ends a training after 10 minutes (NCCL) or 30 (Gloo).
+
+    Args:
+        is_there: Whether the files are there, whole and of this run.
+        folder: Where, for the message.
+
+    Raises:
+        RuntimeError: If the process that has started this one is gone, as the first one of a machine is after an error.
+        ValueError: If nothing comes within a day.
+    """
+    parent, deadline = os.getppid(), time.monotonic() + SECONDS_TO_WORK
+    while not is_there():
+        if os.getppid() != parent:
+            raise RuntimeError("The first process has ended before its work was done; its own message says why.")
+        if time.monotonic() > deadline:
+            raise ValueError(
+                f"Expected {str(folder)!r} to be a folder that all processes share, but the first one has finished "
+                f"nothing there within {SECONDS_TO_WORK / 3600:.0f} hours."
+            )
+        time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def positions_done(directory: Path, total: int) -> np.ndarray:

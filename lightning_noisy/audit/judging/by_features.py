@@ -27,7 +27,7 @@ from lightning_noisy.audit.run import AuditRun, LabelScan, images_to_audit, one_
 from lightning_noisy.audit.schema import SPLITS, part_schema
 from lightning_noisy.audit.summary import Share, wilson
 from lightning_noisy.data import NoisyImageDataModule
-from lightning_noisy.features import Features, extract_features
+from lightning_noisy.features import Features, extract_features, read_features
 from lightning_noisy.features.extract import build_frozen, features_key
 from lightning_noisy.features.neighbours import neighbour_shares
 from lightning_noisy.features.probe import FoldedProbe, choose_strength
@@ -106,14 +106,17 @@ def audit_by_features(
     judge = f"a linear probe on the features of {name}"
     run = AuditRun(trainer, datamodule, images, audit_id, judge, folds, probabilities)
 
-    def look_at_all(directory: Path) -> LabelScan:
-        folder = directory / FEATURES_FOLDER if features is None else Path(features)
-        found = extract_features(model, datamodule, folder, trainer=trainer, name=name)
-        if not trainer.is_global_zero:
-            return LabelScan(0)
-        return _judge_all(found, images, datamodule, directory, folds, probabilities, trainer.strategy.root_device)
+    def folder(directory: Path) -> Path:
+        return directory / FEATURES_FOLDER if features is None else Path(features).expanduser()
 
-    return run.make(output, look_at_all)
+    def look_at_all(directory: Path) -> None:
+        extract_features(model, datamodule, folder(directory), trainer=trainer, name=name)
+
+    def judge_all(directory: Path) -> LabelScan:
+        found, device = read_features(folder(directory)), trainer.strategy.root_device
+        return _judge_all(found, images, datamodule, directory, folds, probabilities, device)
+
+    return run.make(output, look_at_all, judge_all)
 
 
 def judge_by_probe(

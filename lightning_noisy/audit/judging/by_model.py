@@ -82,7 +82,7 @@ def audit_labels(
     judge = f"{folds} models, each trained without the images that it judges" if folds else "the trained model"
     run = AuditRun(trainer, datamodule, images, audit_id, judge, folds, probabilities)
     look = _LookByModels(trainer, trained, datamodule, images, others, folds, train_fold, probabilities)
-    return run.make(output, look.at_all)
+    return run.make(output, look.at_all, look.with_issues)
 
 
 @dataclass
@@ -98,15 +98,13 @@ class _LookByModels:
     train_fold: TrainFold | None
     probabilities: bool
 
-    def at_all(self, directory: Path) -> LabelScan:
+    def at_all(self, directory: Path) -> None:
         """Fills the parts; broken images are left out."""
         fold_of = assign_folds(self.images, self.folds, self.datamodule.seed)
-        total = 0
         for fold in range(max(self.folds, 1)):
-            finished = fold_files.images_in_finished_fold(directory, fold)
-            total += self._look_at(fold_of, fold, directory) if finished is None else finished
+            if fold_files.images_in_finished_fold(directory, fold) is None:
+                self._look_at(fold_of, fold, directory)
         self._look_at_others(directory / parts.PARTS_FOLDER / OTHERS_FOLDER)
-        return self._with_issues(directory, total) if self.trainer.is_global_zero else LabelScan(total)
 
     def _look_at_others(self, folder: Path) -> None:
         """Only at the pictures themselves: whether they are among the audited ones."""
@@ -119,8 +117,9 @@ class _LookByModels:
         module = LookAtPictures(AuditModule(self.trained).data_config)
         predict(self.trainer, module, data, pa.schema([pa.field("position", pa.int64()), *FACTS_SCHEMA]))
 
-    def _with_issues(self, directory: Path, total: int) -> LabelScan:
+    def with_issues(self, directory: Path) -> LabelScan:
         """What the pictures themselves tell; without features."""
+        in_folds = [fold_files.images_in_finished_fold(directory, fold) or 0 for fold in range(max(self.folds, 1))]
         audited, positions = _pictures(self.images, directory)
         others, _ = _pictures(self.others, directory / parts.PARTS_FOLDER / OTHERS_FOLDER)
         facts = {name: np.concatenate([values, others.facts[name]]) for name, values in audited.facts.items()}
@@ -135,9 +134,11 @@ class _LookByModels:
         rows = np.arange(len(positions))
         issues = issue_columns(pictures, duplicates)
         found = summarise_issues(issues, pictures, duplicates, rows)
-        return LabelScan(total, issues.take(pa.array(rows)).append_column("position", pa.array(positions)), found)
+        return LabelScan(
+            sum(in_folds), issues.take(pa.array(rows)).append_column("position", pa.array(positions)), found
+        )
 
-    def _look_at(self, fold_of: np.ndarray, fold: int, directory: Path) -> int:
+    def _look_at(self, fold_of: np.ndarray, fold: int, directory: Path) -> None:
         model = self.trained
         if self.train_fold is not None and self.folds:
             model = train_without(self.train_fold, self.datamodule, self.images, fold_of, fold, directory)
@@ -147,11 +148,9 @@ class _LookByModels:
         log_probs = pa.field(LOG_PROBS, pa.list_(pa.float32(), len(self.trained.class_names)))
         schema = pa.schema([*part_schema(self.probabilities), log_probs, *FACTS_SCHEMA])
         predict(self.trainer, AuditModule(model, self.probabilities), data, schema)
-        if not self.trainer.is_global_zero:
-            return 0
-        images = int((data.wanted & parts.positions_done(directory, len(self.images))).sum())
-        fold_files.mark_finished(directory, fold, images)
-        return images
+        if self.trainer.is_global_zero:
+            images = int((data.wanted & parts.positions_done(directory, len(self.images))).sum())
+            fold_files.mark_finished(directory, fold, images)
 
 
 def _others(datamodule: NoisyImageDataModule, images: AllImages) -> AllImages:
