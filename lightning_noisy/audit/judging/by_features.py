@@ -33,7 +33,7 @@ from lightning_noisy.features.neighbours import neighbour_shares
 from lightning_noisy.features.probe import FoldedProbe, choose_strength
 from lightning_noisy.inference.facts import facts_arrays
 from lightning_noisy.inference.images import AllImages, unique_over_splits
-from lightning_noisy.inference.parts import PartWriter
+from lightning_noisy.inference.parts import PartWriter, part_files
 from lightning_noisy.noise.functional import NO_LABEL
 from lightning_noisy.noise.latent import FittedNoise, fit_noise
 
@@ -204,6 +204,8 @@ def _judge_all(
     columns: dict[str, Any] = {"given_label": labels, **scored._asdict()}
     if probabilities:
         columns["probabilities"] = judged.noise.posterior
+    for left_over in part_files(directory):  # of a run that was killed: all labels are judged once more
+        left_over.unlink()
     writer = PartWriter(directory, part_schema(probabilities))
     for first in range(0, len(positions), ROWS_AT_ONCE):
         part = slice(first, first + ROWS_AT_ONCE)

@@ -8,10 +8,12 @@ import torch
 from torch import nn
 
 from lightning_noisy import NoisyImageClassifier
+from lightning_noisy.audit.judging import by_features as judging
 from lightning_noisy.audit.judging.by_features import audit_by_features
 from lightning_noisy.audit.judging.by_model import audit_labels
 from lightning_noisy.audit.label_audit import LabelAudit
 from lightning_noisy.audit.schema import KINDS
+from lightning_noisy.inference import parts, predicting
 
 from ..scrape import shape, write_scrape
 from ..small import SmallNetwork, trainer
@@ -100,3 +102,23 @@ def test_the_spreadsheet_names_the_kinds_of_each_row(by_features):
     assert {name: (row["kinds"], row["near_duplicate_group"]) for name, row in written.items()} == expected
     assert written["copy of red0.png"]["kinds"].startswith("label_issue near_duplicate exact_duplicate conflicting")
     assert written["red1.png"]["kinds"] == "near_duplicate"
+
+
+@pytest.mark.parametrize("place", ["find_duplicates", "outlier_scores"])
+def test_a_kill_beside_the_labels_loses_nothing_that_was_looked_at(
+    place, network, data, by_features, tmp_path, monkeypatch
+):
+    """Before the labels are judged, and when they have been: parts of other sizes are left then."""
+    monkeypatch.setattr(judging, "ROWS_AT_ONCE", 10)
+    with monkeypatch.context() as breaking, pytest.raises(KeyboardInterrupt):
+        breaking.setattr(parts, "ROWS_IN_PART", 20)
+        breaking.setattr(judging, place, killed)
+        audit_by_features(network, data, tmp_path / "a", trainer=trainer())
+    monkeypatch.setattr(predicting._Dataset, "__getitem__", killed)
+    again = audit_by_features(network, data, tmp_path / "a", trainer=trainer())
+    assert again.table.equals(by_features.table)
+    assert again.summary == by_features.summary
+
+
+def killed(*args, **kwargs):
+    raise KeyboardInterrupt
