@@ -19,16 +19,7 @@ if TYPE_CHECKING:
 
 
 class LabelAudit(AuditFolder):
-    """Which labels are wrong: one row an image, the most suspicious first.
-
-    Args:
-        directory: What ``lightning-noisy audit`` wrote.
-        splits: The images, where they are at hand; else they are read again from where they lay.
-        temporary: The temporary folder that ``directory`` is, to be kept as long as this object.
-
-    Raises:
-        ValueError: If there is no finished audit.
-    """
+    """Which labels are wrong, and what is made of it. The arguments are those of :class:`AuditFolder`."""
 
     def write(self, directory: str | Path) -> Path:
         """Copies all files of the audit into a folder, which is made, and works on there; what else lies there stays.

@@ -181,9 +181,8 @@ class NoisyImageDataModule(L.LightningDataModule):
             warn_of_similar_classes(dict(zip(names, counts.tolist(), strict=True)), raw["train"].where)
         if self.on_empty_class == "skip":
             return leave_out_empty_classes(splits, raw["train"].where)
-        remedy = (
-            "Add some, leave it out of `class_names`, or set `on_empty_class: skip` (`--data.on_empty_class skip`)."
-        )
+        skip = "`on_empty_class: skip` (`--data.on_empty_class skip`)"
+        remedy = f"Add some, leave it out of `class_names`, or set {skip}."
         check_every_class_has_images(counts, names, raw["train"].where, remedy)
         return splits
 

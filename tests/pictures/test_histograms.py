@@ -19,4 +19,5 @@ def test_bars_are_the_counts_the_flagged_on_top(tmp_path):
 
 
 def test_no_images_are_no_error():
-    posterior_histogram_figure(np.zeros(3), np.zeros(3))
+    (axes,) = posterior_histogram_figure(np.zeros(3), np.zeros(3)).axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["kept (0)", "flagged as wrong (0)"]
