@@ -48,7 +48,7 @@ class AuditFolder:
     @cached_property
     def table(self) -> pa.Table:
         """All rows, in the columns of :data:`~lightning_noisy.audit.schema.AUDIT_SCHEMA`."""
-        return pyarrow.parquet.read_table(self.directory / AUDIT_FILE).cast(AUDIT_SCHEMA)
+        return pyarrow.parquet.read_table(self.directory / AUDIT_FILE, partitioning=None).cast(AUDIT_SCHEMA)
 
     @cached_property
     def splits(self) -> "dict[str, LabelledImages]":

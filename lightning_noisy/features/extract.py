@@ -231,6 +231,6 @@ def _assemble(directory: Path, images: AllImages, size: int, info: dict[str, Any
 
 def _read_parts(directory: Path, row_of: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for path in parts.part_files(directory):
-        table = pyarrow.parquet.read_table(path, columns=["position", "features"])
+        table = pyarrow.parquet.read_table(path, columns=["position", "features"], partitioning=None)
         values = table["features"].combine_chunks().flatten().to_numpy().reshape(-1, size)
         yield row_of[table["position"].to_numpy()], values

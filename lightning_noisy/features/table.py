@@ -69,7 +69,7 @@ def read_features(directory: str | Path) -> Features:
         info = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
         if info.pop("format_version") != FORMAT_VERSION:
             raise ValueError("they are of another version")
-        images = pyarrow.parquet.read_table(folder / IMAGES_FILE).cast(IMAGES_SCHEMA)
+        images = pyarrow.parquet.read_table(folder / IMAGES_FILE, partitioning=None).cast(IMAGES_SCHEMA)
         with safe_open(folder / FEATURES_FILE, framework="pt") as file:
             values = file.get_tensor(TENSOR)
         if len(values) != len(images):

@@ -92,7 +92,7 @@ def _within(size: tuple[int, int], side: int) -> tuple[int, int]:
 def read_facts(directory: Path) -> pa.Table:
     """The facts in the parts of a pass, in the order of the positions of the images."""
     columns = ["position", *FACTS_SCHEMA.names]
-    tables = [pyarrow.parquet.read_table(path, columns=columns) for path in part_files(directory)]
+    tables = [pyarrow.parquet.read_table(path, columns=columns, partitioning=None) for path in part_files(directory)]
     table = (
         pa.concat_tables(tables)
         if tables

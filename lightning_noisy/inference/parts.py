@@ -79,7 +79,7 @@ def positions_done(directory: Path, total: int) -> np.ndarray:
     """(N,) bool: which images are in a part already."""
     done = np.zeros(total, dtype=bool)
     for path in part_files(directory):
-        done[pyarrow.parquet.read_table(path, columns=["position"])["position"].to_numpy()] = True
+        done[pyarrow.parquet.read_table(path, columns=["position"], partitioning=None)["position"].to_numpy()] = True
     return done
 
 

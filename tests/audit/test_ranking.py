@@ -60,7 +60,7 @@ def test_the_least_likely_given_label_comes_first_and_ties_keep_their_order(tmp_
     order = np.random.default_rng(seed).permutation(len(p_given))
     labels = write_parts(directory, p_given, order, sorted(min(cut, len(p_given)) for cut in cuts))
     write_ranking(directory, NAMES, len(p_given), with_probabilities=False)
-    table = pyarrow.parquet.read_table(directory / AUDIT_FILE)
+    table = pyarrow.parquet.read_table(directory / AUDIT_FILE, partitioning=None)
     expected = np.argsort(p_given, kind="stable")
     assert table["row"].to_pylist() == expected.tolist()
     assert table["rank"].to_pylist() == list(range(1, len(p_given) + 1))
@@ -93,7 +93,7 @@ def test_the_folder_may_have_any_name(tmp_path, name):
     write_parts(tmp_path / name, np.linspace(0, 1, 10, dtype=np.float32), np.arange(10), [5])
     write_ranking(tmp_path / name, NAMES, 10, with_probabilities=False)
     assert label_sums(tmp_path / name, 3).likeliest.sum() == 10
-    assert len(pyarrow.parquet.read_table(tmp_path / name / AUDIT_FILE)) == 10
+    assert len(pyarrow.parquet.read_table(tmp_path / name / AUDIT_FILE, partitioning=None)) == 10
 
 
 def test_a_part_that_was_not_finished_counts_nothing(tmp_path):

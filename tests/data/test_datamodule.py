@@ -116,6 +116,18 @@ def test_parquet_with_embedded_images_and_class_names(photos, tmp_path):
     assert train.ids.to_pylist() == [str(row) for row in range(36)]
 
 
+@pytest.mark.parametrize("embedded", [False, True])
+def test_a_folder_called_like_a_column_adds_none_and_hides_none(photos, tmp_path, embedded):
+    folder = tmp_path / "label=7"
+    folder.mkdir()
+    files = sorted(photos.rglob("*.png"))
+    pictures = [{"bytes": file.read_bytes(), "path": None} if embedded else str(file) for file in files]
+    table = pa.table({"image": pictures, "label": [file.parent.name for file in files]})
+    pyarrow.parquet.write_table(table, folder / "images.parquet")
+    data = NoisyImageDataModule(str(folder / "images.parquet"), val_fraction=0.0)
+    assert data.class_names == ["ant", "bee", "cat"]
+
+
 def test_a_data_set_saved_to_disk_and_one_with_splits(photos, tmp_path):
     dataset = make_dataset(photos)
     dataset.save_to_disk(tmp_path / "one")

@@ -45,12 +45,12 @@ def judge_copies_together(
     for path in part_files(directory):
         place = _places(path, wanted)
         if (place >= 0).any():
-            write_table(path, _with_changes(pyarrow.parquet.read_table(path), place, changed))
+            write_table(path, _with_changes(pyarrow.parquet.read_table(path, partitioning=None), place, changed))
 
 
 def _places(path: Path, wanted: np.ndarray) -> np.ndarray:
     """Of each row of a part its place among the wanted positions, -1 where it is none of them."""
-    positions = pyarrow.parquet.read_table(path, columns=["position"])["position"]
+    positions = pyarrow.parquet.read_table(path, columns=["position"], partitioning=None)["position"]
     return pc.fill_null(pc.index_in(positions, value_set=pa.array(wanted)), -1).to_numpy()
 
 
@@ -60,7 +60,9 @@ def _log_probs(directory: Path, wanted: np.ndarray, num_classes: int) -> Tensor:
         place = _places(path, wanted)
         if (place >= 0).any():
             rows = np.flatnonzero(place >= 0)
-            column = pyarrow.parquet.read_table(path, columns=[LOG_PROBS])[LOG_PROBS].take(pa.array(rows))
+            column = pyarrow.parquet.read_table(path, columns=[LOG_PROBS], partitioning=None)[LOG_PROBS].take(
+                pa.array(rows)
+            )
             values = column.combine_chunks().flatten().to_numpy().reshape(-1, num_classes)
             found[torch.from_numpy(place[rows])] = torch.tensor(values)
     return found

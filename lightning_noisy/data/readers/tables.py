@@ -122,7 +122,7 @@ def _read_table(path: Path, columns: Columns, argument: str) -> pa.Table:
     suffix, called = path.suffix.lower(), f"argument `{argument}` ({path.name!r})"
     try:
         if suffix == ".parquet":
-            return pyarrow.parquet.read_table(path)
+            return pyarrow.parquet.read_table(path, partitioning=None)
         if suffix == ".jsonl":
             return read_json_lines(path, called)
         named = (columns.image, columns.label, columns.clean_label, columns.id, columns.split, columns.weight)
