@@ -35,7 +35,8 @@ sys.exit(int(server.recv(8) or b"70"))
 LIBRARIES = ("timm", "transformers", "transformers.trainer", "torch.distributed.run", "datasets", "peft", "PIL.Image")
 PACKAGE = (
     "lightning.pytorch.cli", "duckdb", "sklearn.model_selection", "lightning_noisy.cli.lightning_cli",
-    "lightning_noisy.hf", "lightning_noisy.export.export", "lightning_noisy.audit.label_refinement",
+    "lightning_noisy.cli.audit_commands", "lightning_noisy.hf", "lightning_noisy.export.export",
+    "lightning_noisy.audit.label_refinement",
     "lightning_noisy.streaming",
 )  # fmt: skip
 

@@ -21,6 +21,7 @@ from lightning_noisy.audit.label_audit import LabelAudit
 from lightning_noisy.audit.report.page import write_report
 from lightning_noisy.audit.report.wandb_table import log_suspicious_images
 from lightning_noisy.cli.apply_command import run_apply
+from lightning_noisy.cli.kept_config import kept_config
 from lightning_noisy.cli.launching import other_processes
 from lightning_noisy.cli.parser import AUDIT_COMMANDS, OneSentenceErrors
 from lightning_noisy.export.checkpoints import read_run_config
@@ -35,12 +36,6 @@ BACKBONE_HELP = "a pretrained network, timm:NAME, timm:local-dir:DIR or hf:REPO_
 PRETRAINED_HELP = "Whether to load the backbone's weights; features of random ones mean little."
 OF_THE_AUDIT = ("accelerator", "strategy", "devices", "num_nodes")
 """Options of the Trainer that say where it runs: of a fold's training they are those of the audit."""
-
-OF_THE_TRAINING = (
-    "max_epochs", "max_steps", "min_epochs", "min_steps", "precision", "gradient_clip_val", "gradient_clip_algorithm",
-    "accumulate_grad_batches", "limit_train_batches", "deterministic", "enable_progress_bar",
-)  # fmt: skip
-"""Options of the Trainer that a fold is trained by as the fit was."""
 
 TrainFold = Callable[[dict[str, Any], L.LightningDataModule, Path], L.LightningModule]
 
@@ -63,25 +58,6 @@ def run(arguments: Sequence[str], train_fold: TrainFold) -> None:
         _features(rest)
     else:
         run_apply(rest)
-
-
-def kept_config(called: Mapping[str, Any]) -> dict[str, Any]:
-    """What an audit needs to know of how a fit was called: primitives for its checkpoints, no loggers."""
-    trainer = {name: value for name, value in called["trainer"].items() if name in OF_THE_TRAINING}
-    callbacks = called["trainer"].get("callbacks")
-    # Those that need a logger or write checkpoints elsewhere are of no use to a fold; others may hold secrets.
-    trainer["callbacks"] = [
-        callback
-        for callback in (callbacks if isinstance(callbacks, list) else [])
-        if callback["class_path"].startswith(("lightning.pytorch.callbacks.", "lightning_noisy."))
-        and not any(word in callback["class_path"] for word in ("Checkpoint", "LearningRateMonitor"))
-    ]
-    return {
-        "seed_everything": called.get("seed_everything"),
-        "trainer": trainer,
-        "model": called["model"],
-        "data": called["data"],
-    }
 
 
 def _audit(arguments: Sequence[str], train_fold: TrainFold) -> None:

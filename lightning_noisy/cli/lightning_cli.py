@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 from torch.distributed import DistNetworkError
 
 from lightning_noisy._version import __version__
-from lightning_noisy.cli import audit_commands, export_commands
+from lightning_noisy.cli.kept_config import kept_config
 from lightning_noisy.cli.launching import launching_sentence, other_processes, redirect_rank_output
 from lightning_noisy.cli.parser import AUDIT_COMMANDS, HUB_COMMANDS, OneSentenceErrors, mistakes_in_one_sentence
 from lightning_noisy.cli.upstream_messages import (
@@ -55,7 +55,7 @@ class SaveFitConfig(SaveConfigCallback):
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         called = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
-        checkpoint[CLI_CONFIG_KEY] = audit_commands.kept_config(called)
+        checkpoint[CLI_CONFIG_KEY] = kept_config(called)
 
 
 class NoisyCLI(LightningCLI):
@@ -150,8 +150,12 @@ def console_script() -> None:
             PushError, MisconfigurationException, DistNetworkError, explain=launching_sentence
         ):
             if first in HUB_COMMANDS:
+                from lightning_noisy.cli import export_commands
+
                 export_commands.run(sys.argv[1:])
             elif first in AUDIT_COMMANDS:
+                from lightning_noisy.cli import audit_commands  # a fit need not wait for what an audit imports
+
                 with redirect_rank_output():
                     audit_commands.run(sys.argv[1:], train_fold)
             else:

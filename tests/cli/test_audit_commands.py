@@ -16,7 +16,8 @@ from rich.console import Console
 from lightning_noisy import NoisyImageClassifier, NoisyImageDataModule
 from lightning_noisy.audit.judging.by_model import audit_labels
 from lightning_noisy.audit.label_audit import LabelAudit
-from lightning_noisy.cli.lightning_cli import audit_commands as commands
+from lightning_noisy.cli import audit_commands as commands
+from lightning_noisy.cli.kept_config import kept_config
 from lightning_noisy.cli.lightning_cli import console_script
 from lightning_noisy.inference.parts import positions_done
 
@@ -136,11 +137,11 @@ def test_what_an_audit_needs_is_told(monkeypatch, capsys):
 
 def test_what_a_checkpoint_keeps_of_the_call_has_no_logger():
     called = {"trainer": {"logger": {"class_path": "W", "init_args": {"key": "secret"}}, "callbacks": None}}
-    kept = commands.kept_config({**called, "model": {"a": 1}, "data": {"b": 2}, "seed_everything": 0})
+    kept = kept_config({**called, "model": {"a": 1}, "data": {"b": 2}, "seed_everything": 0})
     assert "secret" not in json.dumps(kept)
     names = ("lightning_noisy.x.LastCheckpoint", "lightning.pytorch.callbacks.EMAWeightAveraging", "mine.Slack")
     callbacks = [{"class_path": name} for name in (*names, "lightning.pytorch.callbacks.LearningRateMonitor")]
-    assert commands.kept_config({"trainer": {"callbacks": callbacks}, "model": {}, "data": {}})["trainer"] == {
+    assert kept_config({"trainer": {"callbacks": callbacks}, "model": {}, "data": {}})["trainer"] == {
         "callbacks": [{"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging"}]
     }
 

@@ -186,6 +186,14 @@ def quickly(*arguments):
     return subprocess.run(["lightning-noisy", *arguments], env=environment, capture_output=True, text=True)
 
 
+def test_a_fit_does_not_wait_for_what_an_audit_imports():
+    code = "import sys, lightning_noisy.cli.lightning_cli; print(*sys.modules)"
+    ran = subprocess.run([quick.plain_python(), "-c", code], capture_output=True, text=True, check=True)
+    ours = {name for name in ran.stdout.split() if name.startswith("lightning_noisy.")}
+    assert "lightning_noisy.training.classifier" in ours
+    assert not any(name.startswith(("lightning_noisy.audit", "lightning_noisy.hf")) for name in ours)
+
+
 def in_shell(*arguments):
     script = Path(sys.executable).with_name("lightning-noisy")
     return subprocess.run([script, *arguments], capture_output=True, text=True, check=False)
