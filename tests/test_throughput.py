@@ -44,7 +44,8 @@ def test_three_trainings_on_the_same_images(throughput, tmp_path, capsys):
     assert [line["arm"] for line in lines] == ["lightning-noisy fit", "timm loop", "HF Trainer"]
     for line in lines:
         assert line["images"] == 4 * line["setting"]["batch_size"]
-        assert line["images_per_second"] == pytest.approx(line["images"] / line["seconds"], rel=0.01)
+        rounded = 0.0006 / line["seconds"]
+        assert line["images_per_second"] == pytest.approx(line["images"] / line["seconds"], rel=0.01 + rounded)
         assert 0 < line["share_waiting_for_data"] < 1
         assert line["peak_memory_mb"] > 100
         assert line["machine"] and line["date"]

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from lightning_noisy.cli.lightning_cli import export_commands as commands
+from lightning_noisy.cli import export_commands as commands
 from lightning_noisy.export.checkpoints import load_checkpoint
 from lightning_noisy.export.noise_estimate import estimate_noise
 from lightning_noisy.export.noise_report import noise_of_checkpoint, show_noise, write_noise
