@@ -16,7 +16,7 @@ from rich.table import Table
 from safetensors.torch import load_file
 
 from lightning_noisy.audit.judging.by_features import judge_by_probe
-from lightning_noisy.audit.label_refinement import reason_to_step_aside
+from lightning_noisy.audit.judging.refinement import reason_to_step_aside
 from lightning_noisy.noise.synthetic import corrupt_labels, transition_matrix_from_spec
 
 RESULTS = Path(__file__).parent / "results" / "refinement_guard.jsonl"

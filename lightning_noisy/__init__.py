@@ -6,7 +6,7 @@ from lightning_noisy._version import __version__
 from lightning_noisy.utils.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from lightning_noisy.audit import LabelAudit, audit_by_features, audit_labels
+    from lightning_noisy.audit import LabelAudit, audit_by_features, audit_labels, refine_labels
     from lightning_noisy.data import NoisyImageDataModule
     from lightning_noisy.features import extract_features
     from lightning_noisy.noise import NoiseConfig, NoiseLayer
@@ -24,6 +24,7 @@ _MODULES = {
     "audit_by_features": "lightning_noisy.audit",
     "audit_labels": "lightning_noisy.audit",
     "extract_features": "lightning_noisy.features",
+    "refine_labels": "lightning_noisy.audit",
 }
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "audit_by_features",
     "audit_labels",
     "extract_features",
+    "refine_labels",
 ]
 
 

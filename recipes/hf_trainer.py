@@ -8,6 +8,7 @@ Change: --data and --backbone; every option of transformers.TrainingArguments ca
     python recipes/hf_trainer.py --data photos/ --backbone timm/resnet50.a1_in1k --output_dir runs/hf --license mit
     torchrun --nproc_per_node 2 recipes/hf_trainer.py ...    # the same options, several GPUs (or processes on a CPU)
     accelerate launch recipes/hf_trainer.py ...              # as `accelerate config` says
+    ... --refine                     # many wrong labels, a backbone that is already good at such images
     ... --eval_strategy epoch        # held-out training images then say what is learned by heart
     ... --resume_from_checkpoint true                        # goes on from the newest checkpoint in --output_dir
 
@@ -40,7 +41,7 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
-from lightning_noisy import NoiseConfig, models
+from lightning_noisy import NoiseConfig, models, refine_labels
 from lightning_noisy.cli.upstream_messages import silence_bars_of_transformers
 from lightning_noisy.export.noise_estimate import estimate_noise
 from lightning_noisy.hf import NoisyForImageClassification
@@ -74,6 +75,9 @@ class Options:
     validation_share: float = field(
         default=0.1, metadata={"help": "Of the training images, held out with their given labels for `eval_strategy`."}
     )
+    refine: bool = field(
+        default=False, metadata={"help": "Train on what the pretrained features say of the labels, not on these."}
+    )
     augmentation: bool = field(default=True, metadata={"help": "Crop, flip and recolour the training images."})
     cross_entropy: bool = field(default=False, metadata={"help": "Train without a noise layer, to compare."})
     license: str | None = field(default=None, metadata={"help": "Of the clean model, which is then exported."})
@@ -101,7 +105,7 @@ def load_data(options: Options) -> tuple[DatasetDict, list[str]]:
 def prepare(data: DatasetDict, model: NoisyForImageClassification, options: Options) -> DatasetDict:
     """Images as the backbone wants them, augmented for training; checked labels, where there are any, for the test."""
     config = models.resolve_data_config(model.backbone)
-    labels = {split: options.label_column for split in ("train", "validation") if split in data}
+    labels = dict.fromkeys(("train", "validation"), options.label_column)
     labels["test"] = options.clean_label_column or options.label_column
 
     def on_the_fly(split: str) -> Any:
@@ -110,11 +114,17 @@ def prepare(data: DatasetDict, model: NoisyForImageClassification, options: Opti
 
         def apply(rows: dict[str, list]) -> dict[str, list]:
             pixels = [transform(image.convert("RGB")) for image in rows["image"]]
-            return {"pixel_values": pixels, "labels": rows[labels[split]]}
+            soft = {"soft_targets": rows["soft_targets"]} if "soft_targets" in rows else {}
+            return {"pixel_values": pixels, "labels": rows[labels[split]], **soft}
 
         return apply
 
-    return DatasetDict({split: data[split].with_transform(on_the_fly(split)) for split in labels})
+    if options.refine:
+        refined = refine_labels(model, data["train"].with_transform(on_the_fly("validation")))
+        if refined.soft_labels is not None:
+            train = data["train"].add_column("soft_targets", refined.soft_labels.tolist())
+            data = DatasetDict({**data, "train": train})
+    return DatasetDict({split: data[split].with_transform(on_the_fly(split)) for split in labels if split in data})
 
 
 def accuracy(kind: str) -> Callable[[EvalPrediction], dict[str, float]]:

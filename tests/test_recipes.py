@@ -17,7 +17,9 @@ import yaml
 from transformers import Dinov2Config, Dinov2ForImageClassification, ViTForImageClassification, ViTImageProcessor
 
 from lightning_noisy import models
+from lightning_noisy.audit.judging.refinement import RefinedLabels
 from lightning_noisy.cli.lightning_cli import main
+from lightning_noisy.hf import NoisyForImageClassification
 from tests.data.readers import layouts
 from tests.hf.small import tiny_vit
 from tests.streaming.shard_files import write_parquet, write_tars
@@ -303,6 +305,28 @@ def test_the_plain_transformers_trainer(photos, tiny_backbone, tmp_path, monkeyp
     assert [entry["epoch"] for entry in evaluated] == [3]
     for word in ("When:", "Needs:", "Change:"):
         assert word in script.__doc__
+
+
+def test_the_transformers_script_refines(photos, tiny_backbone, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    script, seen = load_script(RECIPES / "hf_trainer.py"), []
+
+    def refine_labels(model, dataset):
+        seen.extend(row["labels"] for row in dataset)
+        return RefinedLabels(torch.eye(3)[[(label + 1) % 3 for label in seen]], 1.0, "")
+
+    monkeypatch.setattr(script, "refine_labels", refine_labels)
+    forward, trained = NoisyForImageClassification.forward, []
+
+    def look(self, pixel_values=None, labels=None, soft_targets=None, **kwargs):
+        if self.training:
+            trained.append((labels, soft_targets))
+        return forward(self, pixel_values, labels, soft_targets=soft_targets, **kwargs)
+
+    monkeypatch.setattr(NoisyForImageClassification, "forward", look)
+    script.run([*hf_trainer(photos, tiny_backbone, tmp_path), "--refine", "--max_steps=2"])
+    labels, soft = (torch.cat(part) for part in zip(*trained, strict=True))
+    assert torch.equal(soft.argmax(dim=1), (labels + 1) % 3) and len(seen) >= len(labels)
 
 
 @pytest.mark.slow

@@ -27,15 +27,23 @@ class LabelRefinement(Ours):
         if epoch != self.counts.epoch:
             self.start_epoch(epoch)
         self.counts.observe(logits, labels, self._soft_labels[rows])
+        return noisy_objective(self.layer, logits, labels, soft_labels=self._soft_labels[rows])
+
+
+class CrossEntropyAlone(LabelRefinement):
+    """The same without being drawn to what it agrees with."""
+
+    def loss(self, logits, labels, rows, epoch):
+        super().loss(logits, labels, rows, epoch)
         return noisy_objective(self.layer, logits, self._soft_labels[rows])
 
 
 class WithoutTheLayer(LabelRefinement):
-    """The same by plain cross-entropy with what the probe says."""
+    """The same without a noise layer."""
 
     def loss(self, logits, labels, rows, epoch):
         self.counts.observe(logits, labels, self._soft_labels[rows])
-        return noisy_objective(None, logits, self._soft_labels[rows])
+        return noisy_objective(None, logits, labels, soft_labels=self._soft_labels[rows])
 
 
 @torch.no_grad()
@@ -50,5 +58,6 @@ def pretrained_features(cell: Cell, rows: Tensor) -> Tensor:
 REFINEMENT: dict[str, type[LabelRefinement]] = {
     "label refinement": LabelRefinement,
     "refinement without the layer": WithoutTheLayer,
+    "refinement without agreement": CrossEntropyAlone,
 }
 """Only trained where it is asked for by name: it needs a pretrained network."""

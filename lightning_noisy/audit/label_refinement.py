@@ -11,8 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lightning_noisy.audit.judging.by_features import FOLDS, judge_by_probe
-from lightning_noisy.audit.summary import Agreement
+from lightning_noisy.audit.judging.refinement import refine
 from lightning_noisy.data import NoisyImageDataModule
 from lightning_noisy.features import Features
 from lightning_noisy.features.extract import FeatureModule, extract_within_fit
@@ -25,11 +24,6 @@ REFINEMENT_FOLDER = "label_refinement"
 FEATURES_FOLDER = "features"
 SOFT_LABELS_FILE = "soft_labels.safetensors"
 TENSOR = "soft_labels"
-RESOLVED = 0.55
-"""How sure of its class the probe must be on average, from chance (0) to certainty (1). Less sure, it takes hard images
-for wrong labels. Chosen on random subsets of the features of 4,000 images: ``benchmarks/refinement_guard.py``."""
-MOST_ERRORS = 0.55
-"""A share of wrong labels that may as well be that of images which the features can't tell apart; chosen likewise."""
 KEY, ERRORS, CAUTION = "key", "errors", "caution"
 """What the file says beside its tensor."""
 
@@ -39,7 +33,7 @@ class LabelRefinement(L.Callback):
 
     Before a fit the backbone, as it is at the start, looks at all training images once. A linear probe out of fold and
     the nearest images, with the noise layer fitted to both, give the probabilities of the true class of each image
-    (:func:`~lightning_noisy.audit.judging.by_features.judge_by_probe`). The network is trained on these, and the noise
+    (:func:`~lightning_noisy.audit.judging.refinement.refine`). The network is trained on these, and the noise
     layer models what noise is left in them; what is counted of the noise is that of the given labels. They are kept for
     a fit that resumes from a checkpoint. Where the features hardly tell the classes apart, the training is what it is
     without this callback.
@@ -108,43 +102,12 @@ def _write(
     folder: Path, key: str, features: Tensor, labels: Tensor, datamodule: NoisyImageDataModule, device: torch.device
 ) -> None:
     """The first process judges, and writes what it finds."""
-    counts = torch.bincount(labels, minlength=datamodule.num_classes)
-    few = int(counts.argmin())
-    if counts[few] < FOLDS:
-        soft_labels, errors = torch.zeros(0, datamodule.num_classes), 0.0
-        caution = f"class {datamodule.class_names[few]!r} has {int(counts[few])} images, fewer than the {FOLDS} folds"
-    else:
-        rank_zero_info(f"Judging {len(labels):,} labels by a linear probe in {FOLDS} folds")
-        judged = judge_by_probe(features, labels, datamodule.num_classes, FOLDS, datamodule.seed, device)
-        soft_labels, errors = judged.noise.posterior, judged.errors.value
-        caution = reason_to_step_aside(judged.noise.clean_log_probs, errors, labels, counts)
-    metadata = {KEY: key, ERRORS: str(errors), CAUTION: caution}
+    rank_zero_info(f"Judging {len(labels):,} labels by a linear probe")
+    refined = refine(features, labels, datamodule.class_names, datamodule.seed, device)
+    soft_labels = torch.zeros(0, datamodule.num_classes) if refined.soft_labels is None else refined.soft_labels
+    metadata = {KEY: key, ERRORS: str(refined.error_rate), CAUTION: refined.caution}
     with atomic_path(folder / SOFT_LABELS_FILE) as temporary:
         save_file({TENSOR: soft_labels.half().contiguous()}, temporary, metadata)
-
-
-def reason_to_step_aside(log_probs: Tensor, errors: float, labels: Tensor, counts: Tensor) -> str:
-    """Why the probe is not to be believed; empty where nothing speaks against it.
-
-    Args:
-        log_probs: (N, K), of the true class without the given label.
-        errors: The share of labels that the probe takes for wrong.
-        labels: (N,) the given ones.
-        counts: (K,) how often each is given.
-    """
-    agreeing, chance = (log_probs.argmax(dim=1) == labels).double().mean().item(), float(counts.max() / counts.sum())
-    sure, even = log_probs.exp().amax(dim=1).double().mean().item(), 1 / log_probs.shape[1]
-    probe = "a linear probe of the pretrained features"
-    if Agreement(agreeing, chance, len(labels), True).is_hardly_above_chance:
-        return (
-            f"{probe} agrees with {agreeing:.0%} of the labels, hardly more than the most frequent class alone would "
-            f"({chance:.0%})"
-        )
-    if errors > MOST_ERRORS:
-        return f"{probe} takes {errors:.0%} of the labels for wrong, which it can't tell from images that are too hard"
-    if sure - even < RESOLVED * (1 - even):
-        return f"{probe} is {sure:.0%} sure of its class on average, so that it would take hard images for wrong labels"
-    return ""
 
 
 def _read(folder: Path, key: str) -> tuple[Tensor, dict[str, str]] | None:

@@ -223,6 +223,7 @@ class NoisyForImageClassification(PreTrainedModel):
         labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         return_dict: bool | None = None,
+        soft_targets: Tensor | None = None,
         **kwargs: Any,
     ) -> NoisyImageClassifierOutput | tuple[Tensor, ...]:
         """(B, C, H, W) images -> clean logits, and with labels the loss.
@@ -233,6 +234,9 @@ class NoisyForImageClassification(PreTrainedModel):
             num_items_in_batch: What the Trainer counts over an accumulated batch: the loss is then the sum divided by
                 it, so that accumulation gives the loss of one large batch. Soft labels count K times.
             return_dict: ``False`` returns a tuple.
+            soft_targets: (B, K), what to train on in the place of the labels, such as what
+                :func:`~lightning_noisy.refine_labels` says of them; the labels are counted. Not looked at in eval mode.
+                (The Trainer takes every argument with "label" in its name for one that evaluations need.)
             **kwargs: Passed on to the backbone, but for columns of the data that it does not know.
 
         Raises:
@@ -247,7 +251,7 @@ class NoisyForImageClassification(PreTrainedModel):
         loss = noisy_log_probs = None
         if labels is not None:
             noisy_log_probs = None if self.noise_layer is None else self.noise_layer(logits)
-            loss = self._loss(logits, labels, noisy_log_probs, num_items_in_batch)
+            loss = self._loss(logits, labels, noisy_log_probs, num_items_in_batch, soft_targets)
         elif self.training and self._epoch is not None:
             raise ValueError(_NO_LABELS.format(beside=_beside(kwargs)))
         result = NoisyImageClassifierOutput(
@@ -345,8 +349,9 @@ class NoisyForImageClassification(PreTrainedModel):
     # What it counts would be compiled anew at each step.
     @torch.compiler.disable
     def _loss(
-        self, logits: Tensor, labels: Tensor, noisy_log_probs: Tensor | None, num_items: Tensor | int | None
-    ) -> Tensor:
+        self, logits: Tensor, labels: Tensor, noisy_log_probs: Tensor | None, num_items: Tensor | int | None,
+        soft_targets: Tensor | None,
+    ) -> Tensor:  # fmt: skip
         labels = as_labels(logits, labels)
         if is_check_due(self._losses_computed, logits.device):
             check_values(logits, labels)
@@ -356,8 +361,12 @@ class NoisyForImageClassification(PreTrainedModel):
                 self.epoch_counts.observe_validation(logits, labels)
             loss = clean_cross_entropy(logits, labels)
         elif self._epoch is not None or self.noise_layer is None:
-            self.epoch_counts.observe(logits, labels)
-            loss = noisy_objective(self.noise_layer, logits, labels, noisy_log_probs)
+            if soft_targets is not None and soft_targets.shape != logits.shape:
+                raise ValueError(
+                    f"Expected `soft_targets` of shape {tuple(logits.shape)}, got {[*soft_targets.shape]}."
+                )
+            self.epoch_counts.observe(logits, labels, soft_targets)
+            loss = noisy_objective(self.noise_layer, logits, labels, noisy_log_probs, soft_targets)
         else:
             if self.noise_layer.config.warmup_epochs != 0:
                 logger.warning_once(

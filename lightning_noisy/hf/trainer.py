@@ -81,6 +81,9 @@ class NoisyTrainer(Trainer):
             num_classes = self._noisy_model().num_labels
             soft = F.one_hot(labels, num_classes).float() * (1 - smoothing) + smoothing / num_classes
             inputs = {**inputs, "labels": soft}
+            if inputs.get("soft_targets") is not None:
+                given = inputs["soft_targets"]
+                inputs["soft_targets"] = given * (1 - smoothing) + given.sum(1, keepdim=True) * smoothing / num_classes
             if num_items_in_batch is not None:
                 num_items_in_batch = num_items_in_batch * num_classes  # soft labels count K times
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)

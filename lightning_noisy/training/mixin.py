@@ -129,7 +129,7 @@ class NoisyLabelMixin(_Base):
             self.epoch_counts.observe(clean_logits, noisy_labels, soft_labels)
         else:  # a validation may ask for this loss too
             self.validated(clean_logits, noisy_labels)
-        return noisy_objective(self.noise_layer, clean_logits, noisy_labels if soft_labels is None else soft_labels)
+        return noisy_objective(self.noise_layer, clean_logits, noisy_labels, soft_labels=soft_labels)
 
     def validated(self, clean_logits: Tensor, noisy_labels: Tensor) -> None:
         """Tells the layer what the network makes of a batch of held-out noisy labels; for a ``validation_step``.

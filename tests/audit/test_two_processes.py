@@ -20,7 +20,7 @@ from datetime import timedelta
 import lightning.pytorch as L
 from lightning.pytorch.strategies import DDPStrategy
 from lightning_noisy import NoisyImageClassifier, NoisyImageDataModule
-from lightning_noisy.audit import label_refinement
+from lightning_noisy.audit.judging import refinement
 from lightning_noisy.audit.judging import by_model
 from lightning_noisy.audit.label_refinement import LabelRefinement
 
@@ -37,7 +37,7 @@ def slow(function):
         return function(*args, **kwargs)
     return slowly
 
-label_refinement.judge_by_probe = slow(label_refinement.judge_by_probe)
+refinement.judge_by_probe = slow(refinement.judge_by_probe)
 by_model.find_duplicates = slow(by_model.find_duplicates)
 trainer = L.Trainer(
     max_epochs=1, accelerator="cpu", devices=2, enable_progress_bar=False, logger=False, enable_checkpointing=False,

@@ -180,6 +180,42 @@ def test_label_smoothing_stands_on_the_noisy_side(tmp_path):
     assert logged == pytest.approx(expected, rel=1e-4)
 
 
+class Refined(Images):
+    """With soft labels that say the true class."""
+
+    def __getitem__(self, index):
+        soft = F.one_hot(torch.tensor(index % 3), 3) * 0.7 + 0.1
+        return {**super().__getitem__(index), "soft_targets": soft}
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("trainer_class", [Trainer, NoisyTrainer])
+def test_soft_targets_are_trained_on_and_the_given_ones_counted(tmp_path, trainer_class, smoothing):
+    if smoothing and trainer_class is Trainer:
+        pytest.skip("refused: see below")
+    model, data = noisy_vit(NoiseConfig(dropout=0.0)), Refined(12)
+    rows = [data[index] for index in range(12)]
+    pixels, soft = (torch.stack([row[name] for row in rows]) for name in ("pixel_values", "soft_targets"))
+    with torch.no_grad():
+        logits = model.train()(pixels).logits.double()
+    smoothed = soft * (1 - smoothing) + smoothing / 3
+    expected = -(smoothed * logits.log_softmax(dim=1)).sum(dim=1) + (1 - (smoothed * logits.softmax(1)).sum(1)).log()
+    expected = expected.mean().item()
+    args = arguments(
+        tmp_path, label_smoothing_factor=smoothing, gradient_accumulation_steps=3, max_steps=1, logging_steps=1
+    )
+    trainer = trainer_class(model=model, args=args, train_dataset=data, eval_dataset=data)
+    trainer.train()
+    logged = next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry)
+    assert logged == pytest.approx(expected, rel=1e-4)
+    labels = torch.tensor([row["labels"] for row in rows])
+    if not smoothing:
+        assert torch.equal(model.label_counts.sum(dim=0), torch.bincount(labels, minlength=3).double())
+    with torch.no_grad():
+        clean = F.cross_entropy(model.eval()(pixels).logits, labels).item()
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(clean, rel=1e-4), "an evaluation is on the given labels"
+
+
 @pytest.mark.parametrize("bypass", ["label_smoothing_factor", "compute_loss_func"])
 def test_the_plain_trainer_can_t_bypass_the_noise_layer(bypass, tmp_path):
     smoothing = {"label_smoothing_factor": 0.1} if bypass == "label_smoothing_factor" else {}
