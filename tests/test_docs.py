@@ -6,11 +6,13 @@ import sys
 
 import pytest
 import timm
+from PIL import Image
 from transformers import HfArgumentParser, TrainingArguments, ViTImageProcessor
 
 import lightning_noisy
 import lightning_noisy.hf
 import lightning_noisy.hub
+from lightning_noisy import LabelAudit
 from lightning_noisy.cli import (
     apply_command,
     audit_commands,
@@ -20,6 +22,7 @@ from lightning_noisy.cli import (
     lightning_cli,
 )
 
+from .audit.report.chromium import CHROMIUM
 from .documents import DOCUMENTS, ROOT, anchors, commands, links, name, python_blocks
 from .hf.small import tiny_vit
 from .test_recipes import load_script
@@ -236,6 +239,19 @@ def test_the_picture_of_the_readme_shows_the_benchmark(tools):
     lowest = min(sum(seeds) / len(seeds) for shares in found.values() for seeds in shares.values())
     assert lowest == pytest.approx(0.445, abs=0.001)
     assert len(picture.draw(found).axes) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: `apt-get install chromium` brings one")
+def test_the_picture_of_an_audit_shows_what_is_wrong_with_the_scrape(tools, tmp_path):
+    picture = tools(DOCS / "tools" / "audit_picture.py")
+    (tmp_path / "scrape").mkdir()
+    page = picture.audit_page(tmp_path / "scrape")
+    found = LabelAudit(page.parent).summary.found.kinds
+    assert found["outlier"] >= picture.STRANGERS - 5 and found["low_information"] == picture.BLANK
+    picture.take_picture(page, tmp_path / "page.png")
+    with Image.open(tmp_path / "page.png") as image, Image.open(picture.PICTURE) as shown:
+        assert image.size == shown.size == tuple(picture.SIZE.values())
 
 
 @pytest.mark.slow
