@@ -33,10 +33,10 @@ class LabelRefinement(L.Callback):
 
     Before a fit the backbone, as it is at the start, looks at all training images once. A linear probe out of fold and
     the nearest images, with the noise layer fitted to both, give the probabilities of the true class of each image
-    (:func:`~lightning_noisy.audit.judging.refinement.refine`). The network is trained on these, and the noise
-    layer models what noise is left in them; what is counted of the noise is that of the given labels. They are kept for
-    a fit that resumes from a checkpoint. Where the features hardly tell the classes apart, the training is what it is
-    without this callback.
+    (:func:`~lightning_noisy.audit.judging.refinement.refine`). The network is trained on these, drawn to those with
+    which it agrees (the loss can be below zero), and the noise layer models what noise is left in them; what is counted
+    of the noise is that of the given labels. They are kept for a fit that resumes from a checkpoint. Where the features
+    hardly tell the classes apart, the training is what it is without this callback.
 
     Args:
         directory: Where to keep features and probabilities; by default ``label_refinement`` in the Trainer's
