@@ -30,6 +30,7 @@ def report(tmp_path_factory):
             "near_duplicate_splits": several,
             "is_near_duplicate": dict.fromkeys(several, True),
             "is_conflicting_duplicate": dict.fromkeys(first, True),
+            "suggested_label": dict.fromkeys(audit.table["id"].to_pylist(), -1) | {"red2.png": 2, "red13.png": 2},
             "is_outlier": {names["red2"]: True},
             "outlier_score": {names["red2"]: 0.1},
             "is_low_information": {names["blue2"]: True},
@@ -81,6 +82,23 @@ def test_views_hold_the_images_of_their_kinds(page):
     assert all("of 2." in label for label in labels[3:])
     page.get_by_role("button", name="Clear filters").click()
     assert page.get_by_role("radio", name="Labels").is_checked()
+
+
+def test_examples_of_a_pair_show_a_class(page):
+    data = json.loads(page.locator("#data").text_content())
+    rows = data["rows"]
+    kinds = dict(zip(rows["id"], rows["kinds"], strict=True))
+    assert kinds["red2.png"] == ["outlier"] and kinds["blue2.png"] == ["low_information"]
+    odd = 0
+    for button, (given, suggested, _) in zip(
+        page.locator("#pairs button").all(), data["summary"]["pairs"], strict=True
+    ):
+        here = zip(rows["id"], rows["is_issue"], rows["given_label"], rows["suggested_label"], strict=True)
+        flagged = [name for name, is_issue, *labels in here if is_issue and labels == [given, suggested]]
+        fitting = [name for name in flagged if not {"outlier", "low_information"} & {*kinds[name]}]
+        odd += len(flagged) - len(fitting)
+        assert button.locator(".pair-examples img").count() == min(len(fitting), 5)
+    assert odd, "one of them is flagged"
 
 
 def test_a_class_that_looks_like_two_is_shown_with_images_of_both_groups(page, report):

@@ -168,7 +168,7 @@ function showPairs(data, choose) {
     const examples = [];
     for (let i = 0; i < rows.id.length && examples.length < PAIR_EXAMPLES; i++) {
       const fits = rows.is_issue[i] && rows.given_label[i] === given && rows.suggested_label[i] === suggested;
-      if (fits && thumbnails[i] !== null) examples.push(picture(thumbnails[i]));
+      if (fits && showsAClass(rows, i) && thumbnails[i] !== null) examples.push(picture(thumbnails[i]));
     }
     byId("pairs").append(pairButton(summary, given, suggested, total, examples, choose));
   }
