@@ -26,7 +26,8 @@ demo: $(READY)
 	$(BIN)/python recipes/demo.py
 
 test: $(READY) lint types docs
-	$(BIN)/python -m pytest -m "slow or not slow" -n 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3
+	$(BIN)/python -m pytest -m slow -n 4 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(READY)
 	$(BIN)/python -m pytest -n 3

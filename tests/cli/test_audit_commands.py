@@ -23,6 +23,7 @@ from lightning_noisy.inference.parts import positions_done
 
 from ..audit.made import audit_of, hashes
 from ..audit.small import trainer, true_labels
+from ..quick import python
 
 FIT = ["fit", "--model.backbone=timm:test_resnet", "--model.pretrained=false", "--model.optimizer=AdamW"]
 FIT += ["--model.optimizer.lr=0.005", "--data.image_size=32", "--data.batch_size=64", "--data.num_workers=0"]
@@ -216,9 +217,9 @@ def test_a_killed_audit_goes_on_where_it_was(tmp_path, monkeypatch):
     checkpoint = fit(monkeypatch, tmp_path / "run", *NOISY)
     script = tmp_path / "script.py"
     script.write_text(SLOW_AUDIT, encoding="utf-8")
-    command = [sys.executable, str(script), "audit", f"--ckpt_path={checkpoint}", f"--output={tmp_path / 'audit'}"]
+    command = [str(script), "audit", f"--ckpt_path={checkpoint}", f"--output={tmp_path / 'audit'}"]
     command += ["--report=false", *cpu()]
-    process = subprocess.Popen(command, env={**os.environ, "PAUSE": "0.2"}, cwd=tmp_path)
+    process = subprocess.Popen([sys.executable, *command], env={**os.environ, "PAUSE": "0.2"}, cwd=tmp_path)
     folder = tmp_path / "audit" / "unfinished"
     deadline = time.monotonic() + 120
     while len(list(folder.glob("rows-*.parquet"))) < 3 and time.monotonic() < deadline and process.poll() is None:
@@ -228,7 +229,8 @@ def test_a_killed_audit_goes_on_where_it_was(tmp_path, monkeypatch):
     done = positions_done(tmp_path / "audit", 1300)
     assert 0 < done.sum() < 1300
     assert not (tmp_path / "audit" / "summary.json").exists()
-    finished = subprocess.run(command, env={**os.environ, "PAUSE": "0"}, cwd=tmp_path, capture_output=True, text=True)
+    again = {**os.environ, "PAUSE": "0"}
+    finished = subprocess.run([python(), *command], env=again, cwd=tmp_path, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
     assert f"looked at {1300 - done.sum() + 497}" in finished.stdout, "the test images are looked at last"
     run(monkeypatch, "audit", f"--ckpt_path={checkpoint}", f"--output={tmp_path / 'whole'}", "--report=false", *cpu())

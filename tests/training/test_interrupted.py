@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from ..photos import write_photos
+from ..quick import python
 
 pytestmark = pytest.mark.slow
 
@@ -49,14 +50,14 @@ def command(photos, *options):
     tiny += ["--data.image_size=32", "--data.batch_size=8", "--data.num_workers=0", "--trainer.accelerator=cpu"]
     tiny += [f"--trainer.max_epochs={EPOCHS}", "--trainer.enable_progress_bar=false", "--run_files.directory=out"]
     tiny += ["--model.noise.dropout=0.3", "--model.lr_warmup_steps=3", "--trainer.log_every_n_steps=1"]
-    return [sys.executable, "script.py", "fit", f"--config={RECIPE}", f"--data.source={photos}", *tiny, *options]
+    return ["script.py", "fit", f"--config={RECIPE}", f"--data.source={photos}", *tiny, *options]
 
 
-def start(folder, photos, *options, pause=0.0, break_write=""):
+def start(folder, photos, *options, pause=0.0, break_write="", interpreter=sys.executable):
     folder.mkdir(exist_ok=True)
     (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
     return subprocess.Popen(
-        command(photos, *options),
+        [interpreter, *command(photos, *options)],
         cwd=folder,
         env={**os.environ, "PAUSE": str(pause), "BREAK_WRITE": break_write, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
@@ -65,7 +66,9 @@ def start(folder, photos, *options, pause=0.0, break_write=""):
     )
 
 
-def finish(process):
+def finish(folder, photos, *options):
+    """Runs the command to its end; what is not killed need not wait for the imports."""
+    process = start(folder, photos, *options, interpreter=python())
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said[-3000:]
     return said
@@ -84,7 +87,7 @@ def photos(tmp_path_factory):
 def undisturbed(photos, tmp_path_factory):
     """The folder of the run that nobody interrupts."""
     folder = tmp_path_factory.mktemp("whole")
-    finish(start(folder, photos))
+    finish(folder, photos)
     return folder
 
 
@@ -127,7 +130,7 @@ def test_killed_without_a_warning_it_goes_on_from_the_last_whole_checkpoint(step
     last = run / "runs" / "imagefolder" / "checkpoints" / "last.ckpt"
     kept = torch.load(last, weights_only=True)["global_step"] if last.is_file() else 0
     assert kept >= step - STEPS_PER_EPOCH + 1
-    said = finish(start(run, photos, "--ckpt_path=last"))
+    said = finish(run, photos, "--ckpt_path=last")
     assert steps_of(said)[0] == kept
     check_same(run, undisturbed)
 
@@ -142,7 +145,7 @@ def test_asked_to_end_it_saves_first(photos, tmp_path, undisturbed):
     assert "ended by SIGTERM" in said and "--ckpt_path last" in said
     saved = torch.load(run / "runs" / "imagefolder" / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["global_step"] >= 9, "in the middle of an epoch"
-    said = finish(start(run, photos, "--ckpt_path=last"))
+    said = finish(run, photos, "--ckpt_path=last")
     assert steps_of(said)[0] == saved["global_step"], "not a step is made twice"
     step = STEPS_PER_EPOCH * (saved["global_step"] // STEPS_PER_EPOCH + 1) - 1
     of_the_epoch = ("train/loss_clean", "train/accuracy_noisy", "noise/estimated_rate")
@@ -164,7 +167,7 @@ def test_a_checkpoint_that_is_half_written_is_not_taken_for_a_good_one(how, phot
         assert error.startswith("lightning-noisy: error: There is no room") and "--ckpt_path last" in error
     kept = torch.load(checkpoints / "last.ckpt", weights_only=True)
     assert kept["global_step"] == 8
-    said = finish(start(run, photos, "--ckpt_path=last"))
+    said = finish(run, photos, "--ckpt_path=last")
     assert steps_of(said)[0] == 8
     assert not list(checkpoints.glob(".*.part")), "what the killed process had left is cleared"
     check_same(run, undisturbed)
