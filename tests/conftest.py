@@ -14,6 +14,7 @@ from unittest import mock
 # One thread each, in the processes that tests start as well: the workers of pytest-xdist share the cores.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import numpy as np
 import pytest
 import torch
 import wandb
@@ -40,6 +41,13 @@ def _own_places(tmp_path, monkeypatch):
     if wandb.run is not None:  # the next test, and processes that it starts, would go on in it
         wandb.finish()
         wandb.teardown()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Weights that a test draws do not depend on the tests before it."""
+    torch.manual_seed(0)
+    np.random.seed(0)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,3 +1,4 @@
+import re
 import warnings
 
 import lightning.pytorch as L
@@ -102,7 +103,9 @@ def test_a_training_in_which_the_layer_never_acted_ends_with_one_sentence():
     with pytest.warns(UserWarning, match="The noise layer never acted.*plain cross-entropy: ") as caught:
         L.Trainer(max_epochs=3, **QUIET).fit(Collapsing(NoiseConfig(3)), loader())
     said = [str(warning.message) for warning in caught if "never acted" in str(warning.message)]
-    assert len(said) == 1 and "'cat' was predicted for less than half" in said[0]  # perhaps behind another class
+    assert len(said) == 1 and re.search(
+        r"'cat' w.* predicted for less than half", said[0]
+    )  # perhaps with another class
 
 
 def test_a_guard_of_the_users_own_is_kept():
