@@ -48,6 +48,7 @@ def test_finished_features_are_read_and_those_of_others_are_refused(network, tmp
     assert torch.equal(
         extract_features(network, digits(noise="pair:0.2"), folder, trainer=trainer()).values, first.values
     )
+    torch.manual_seed(1)
     other = nn.Sequential(nn.Flatten(), nn.Linear(768, 12), nn.ReLU(), nn.Linear(12, 10))
     with pytest.raises(ValueError, match="to be of this backbone, transform and these images, but they are of others"):
         extract_features(other, data, folder, trainer=trainer())
