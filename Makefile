@@ -27,7 +27,7 @@ demo: $(READY)
 
 test: $(READY) lint types docs
 	$(BIN)/python -m pytest -n 3
-	$(BIN)/python -m pytest -m slow -n 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m slow -n 3 --dist loadfile
 
 test-fast: $(READY)
 	$(BIN)/python -m pytest -n 3

@@ -73,10 +73,6 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """Files with slow tests come first, the last ones of all before the others: no worker ends long after the rest."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    rank = {path: number for number, path in enumerate(sorted(slow, reverse=True))}
-    items.sort(key=lambda item: rank.get(item.path, len(rank)))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
