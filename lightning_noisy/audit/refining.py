@@ -36,7 +36,8 @@ def refine_labels(
         seed: Draws the folds.
 
     Raises:
-        ValueError: If the data set gives something else, or the network does not end in a linear layer.
+        ValueError: If the data set gives something else, or labels of other classes, or the network does not end in a
+            linear layer.
     """
     backbone = model.backbone if isinstance(model, NoisyForImageClassification) else model
     state = PartialState()
@@ -45,7 +46,13 @@ def refine_labels(
         found = _look_at_all(FeatureExtractor(backbone), loader, state)
     parts = gather_object([found])
     features, labels = (torch.cat([part[place] for part in parts]) for place in (0, 1))
-    judged = [refine(features, labels, _class_names(model, labels), seed, state.device)]
+    names = _class_names(model, labels)
+    if int(labels.min()) < 0 or int(labels.max()) >= len(names):
+        raise ValueError(
+            f"Expected the labels of `dataset` to lie in 0..{len(names) - 1}, the classes of the model, but got labels "
+            f"from {int(labels.min())} to {int(labels.max())}. Check `id2label` and the label column."
+        )
+    judged = [refine(features, labels, names, seed, state.device)]
     refined: RefinedLabels = broadcast_object_list(judged)[0]
     if refined.soft_labels is None:
         rank_zero_warn(f"Train on the given labels as they are: {refined.caution}.")
@@ -67,7 +74,7 @@ def _look_at_all(extractor: FeatureExtractor, loader: DataLoader, state: Partial
     """(M, D) float16 and (M,) of this process."""
     model = extractor.model
     first = next(model.parameters())
-    device, training = first.device, model.training
+    device, modes = first.device, {module: module.training for module in model.modules()}
     extractor.to(state.device).eval()
     features, labels = [], []
     try:
@@ -76,7 +83,9 @@ def _look_at_all(extractor: FeatureExtractor, loader: DataLoader, state: Partial
             features.append(extractor(batch.images.to(state.device, first.dtype)).half().cpu())
             labels.append(batch.noisy_labels.cpu())
     finally:
-        model.to(device).train(training)
+        model.to(device)
+        for module, training in modes.items():  # a batch norm that is frozen stays so
+            module.training = training
     return torch.cat(features), torch.cat(labels)
 
 

@@ -158,7 +158,8 @@ class NoisyImageDataModule(L.LightningDataModule):
             matrix = transition_matrix_from_spec(self.noise, len(splits["train"].class_names), self.seed)
             for offset, split in enumerate(("train", "val")):
                 if split in splits:
-                    splits[split] = _corrupted(splits[split], matrix, self.seed + offset)
+                    images = splits[split]
+                    images.noisy_labels[:] = corrupt_labels(images.clean_labels, matrix, self.seed + offset)
         if "val" not in splits and self.val_fraction > 0:
             held_out = _draw_by_class(splits["train"].noisy_labels, self.val_fraction, self.seed)
             splits["val"] = splits["train"].select(np.flatnonzero(held_out))
@@ -384,11 +385,6 @@ class NoisyImageDataModule(L.LightningDataModule):
 
 def _label_counts(images: LabelledImages) -> np.ndarray:
     return np.bincount(images.noisy_labels, minlength=len(images.class_names))
-
-
-def _corrupted(images: LabelledImages, transition_matrix: Tensor, seed: int) -> LabelledImages:
-    images.noisy_labels[:] = corrupt_labels(images.clean_labels, transition_matrix, seed)
-    return images
 
 
 def _draw_by_class(labels: np.ndarray, share: float, seed: int) -> np.ndarray:

@@ -46,12 +46,15 @@ def network(num_labels=CLASSES):
 def test_it_is_what_the_probe_says_of_what_the_last_layer_is_given(kind):
     native, dataset = network(), Tinted(as_tuple=kind == "tuples")
     native.train()
+    native.vit.layernorm.eval()  # frozen
+    modes = [module.training for module in native.modules()]
     native.classifier.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     seen = []
     before = copy.deepcopy(native.state_dict())
     model = NoisyForImageClassification.from_backbone(native) if kind == "noisy" else native
     refined = refine_labels(model, dataset, batch_size=64)
-    assert native.training and all(torch.equal(value, before[name]) for name, value in native.state_dict().items())
+    assert [module.training for module in native.modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in native.state_dict().items())
     features = torch.cat(seen).half()
     assert features.shape == (150, 16)
     labels = torch.tensor([dataset.label(index) for index in range(150)])
