@@ -22,8 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from rich.console import Console
 
-from lightning_noisy.audit.folder import AuditFolder
-from lightning_noisy.audit.images import AuditImages
+from lightning_noisy.audit.folder import AuditFolder, AuditImages
 from lightning_noisy.audit.report.page import write_report
 from lightning_noisy.audit.schema import AUDIT_FILE, AUDIT_SCHEMA
 from lightning_noisy.audit.summary import LabelSums, summarise

@@ -58,7 +58,7 @@ def ours(folder: Path, rows: int, classes: int) -> int:
     """The product's own scoring, parts and ranking; the number of issues."""
     import pyarrow as pa
 
-    from lightning_noisy.audit.issues_csv import write_issues
+    from lightning_noisy.audit.files_for_people import write_issues
     from lightning_noisy.audit.judging.scores import score_labels
     from lightning_noisy.audit.ranking import label_sums, write_ranking
     from lightning_noisy.audit.run import AUDIT_FILES

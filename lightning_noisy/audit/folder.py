@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet
+from PIL import Image
 
-from lightning_noisy.audit.images import AuditImages
 from lightning_noisy.audit.schema import AUDIT_FILE, AUDIT_SCHEMA, PROBABILITIES_FILE
 from lightning_noisy.audit.summary import AuditSummary
 from lightning_noisy.inference.images import unique_over_splits
@@ -20,6 +20,24 @@ if TYPE_CHECKING:
 
 READ_ROWS = 16_384
 """Rows of the table in memory at a time where only the first ones are wanted."""
+
+
+class AuditImages:
+    """Reads images by the ``split`` and ``row`` of an audit's table.
+
+    Args:
+        splits: As :attr:`~lightning_noisy.data.datamodule.NoisyImageDataModule.splits` gives them.
+    """
+
+    def __init__(self, splits: "dict[str, LabelledImages]") -> None:
+        self.splits = splits
+
+    def read(self, split: str, row: int) -> Image.Image | None:
+        """The decoded image, RGB; ``None`` where it has vanished or can't be decoded any more."""
+        try:
+            return self.splits[split].read(row)
+        except Exception:  # decoders raise many kinds, and each of them means that there is nothing to look at
+            return None
 
 
 class AuditFolder:

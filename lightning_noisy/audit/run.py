@@ -10,9 +10,8 @@ from typing import cast
 import lightning.pytorch as L
 import pyarrow as pa
 
-from lightning_noisy.audit.histogram import write_histogram
+from lightning_noisy.audit.files_for_people import write_histogram, write_issues
 from lightning_noisy.audit.issues.findings import IssueFindings
-from lightning_noisy.audit.issues_csv import write_issues
 from lightning_noisy.audit.label_audit import LabelAudit
 from lightning_noisy.audit.ranking import agreement, label_sums, write_ranking
 from lightning_noisy.audit.schema import RESULT_FILES, SUMMARY_FILE

@@ -1,18 +1,14 @@
 """The ranking of parts, against numpy's sort."""
 
-import csv
-
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_noisy.audit.issues_csv import write_issues
 from lightning_noisy.audit.ranking import agreement, label_sums, write_ranking
 from lightning_noisy.audit.run import AUDIT_FILES
-from lightning_noisy.audit.schema import AUDIT_FILE, ISSUES_FILE, PART_SCHEMA
+from lightning_noisy.audit.schema import AUDIT_FILE, PART_SCHEMA
 from lightning_noisy.audit.summary import Agreement, LabelSums, Share, summarise
 from lightning_noisy.inference import parts
 
@@ -104,33 +100,6 @@ def test_a_part_that_was_not_finished_counts_nothing(tmp_path):
     assert not list((tmp_path / parts.PARTS_FOLDER).glob(".*.part"))
     parts.begin(tmp_path, "another", True, AUDIT_FILES)
     assert not parts.positions_done(tmp_path, 10).any()
-
-
-def test_a_spreadsheet_takes_no_name_for_a_formula(tmp_path):
-    ids = ["=1+1", "+a", "-a", "@a", "\tb", "plain", "tu\u202egpj.exe", 'quo"te,\nline', "x" * 10_000]
-    columns = {
-        "id": ids,
-        "path": [None] * len(ids),
-        "given_class": ["=cmd|' /C calc'!A0"] * len(ids),
-        "suggested_class": ["<script>"] * len(ids),
-        "is_issue": [True] * (len(ids) - 1) + [False],
-    }
-    numbers = ("given_label", "suggested_label", "rank", "p_given", "p_suggested", "clean_probability")
-    table = pa.table({**columns, "split": ["train"] * len(ids), **dict.fromkeys(numbers, [1] * len(ids))})
-    pyarrow.parquet.write_table(table.cast(_schema(table)), tmp_path / AUDIT_FILE)
-    write_issues(tmp_path)
-    with open(tmp_path / ISSUES_FILE, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    seen = [row["id"] for row in rows]
-    assert seen == ["'=1+1", "'+a", "'-a", "'@a", "'\ufffdb", "plain", "tu\ufffdgpj.exe", 'quo"te,\ufffdline']
-    assert {row["given_class"] for row in rows} == {"'=cmd|' /C calc'!A0"}
-    assert {row["suggested_class"] for row in rows} == {"<script>"}
-
-
-def _schema(table):
-    return pa.schema(
-        [pa.field(field.name, pa.string() if field.name == "path" else field.type) for field in table.schema]
-    )
 
 
 @pytest.mark.parametrize(("share", "images", "is_told"), [(0.12, 1000, True), (0.5, 1000, False), (0.5, 3, True)])

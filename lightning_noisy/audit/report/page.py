@@ -16,8 +16,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 from rich.progress import track
 
-from lightning_noisy.audit.folder import AuditFolder
-from lightning_noisy.audit.images import AuditImages
+from lightning_noisy.audit.folder import AuditFolder, AuditImages
 from lightning_noisy.audit.issues.findings import SplitClass
 from lightning_noisy.audit.report.rows import page_rows
 from lightning_noisy.audit.schema import AUDIT_FILE, REPORT_FILE

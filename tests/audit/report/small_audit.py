@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from lightning_noisy.audit.images import AuditImages
+from lightning_noisy.audit.folder import AuditImages
 from lightning_noisy.audit.label_audit import LabelAudit
 from lightning_noisy.audit.schema import AUDIT_FILE, AUDIT_SCHEMA, KINDS_SCHEMA
 from lightning_noisy.audit.summary import LabelSums, summarise

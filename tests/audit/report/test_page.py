@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from lightning_noisy.audit.images import AuditImages
+from lightning_noisy.audit.folder import AuditImages
 from lightning_noisy.audit.label_audit import LabelAudit
 from lightning_noisy.audit.report.page import write_report
 from lightning_noisy.audit.summary import LabelSums, summarise

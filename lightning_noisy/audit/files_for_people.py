@@ -1,14 +1,18 @@
-"""The flagged images as a CSV file that a spreadsheet opens without harm."""
+"""What people open of an audit's table: the flagged images for a spreadsheet, and how sure it is as a picture."""
 
 import re
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+import pyarrow.dataset
 import pyarrow.parquet
 
-from lightning_noisy.audit.schema import AUDIT_FILE, ISSUES_FILE, KINDS, LABEL_KIND
+from lightning_noisy.audit.folder import READ_ROWS
+from lightning_noisy.audit.schema import AUDIT_FILE, HISTOGRAM_FILE, ISSUES_FILE, KINDS, LABEL_KIND
+from lightning_noisy.pictures import draw_posterior_histogram
 from lightning_noisy.utils.atomic_files import atomic_path
 from lightning_noisy.utils.text import FORMULA_STARTS, HIDDEN
 
@@ -17,6 +21,7 @@ CSV_COLUMNS = (
     "p_suggested", "clean_probability",
 )  # fmt: skip
 GROUP = "near_duplicate_group"
+BINS = 40
 
 
 def write_issues(directory: Path) -> None:
@@ -40,6 +45,22 @@ def write_issues(directory: Path) -> None:
             columns = [*(batch[name] for name in shown), kinds]
             flagged = [_safe(column.filter(is_issue)) for column in columns]
             writer.write_batch(pa.record_batch(flagged, schema=schema))
+
+
+def write_histogram(directory: Path) -> None:
+    """Draws how probable the given labels of ``audit.parquet`` are into ``posterior_histogram.png``, in bounded memory.
+
+    Args:
+        directory: The audit's folder.
+    """
+    counts = np.zeros((2, BINS), dtype=np.int64)
+    table = pyarrow.dataset.dataset(directory / AUDIT_FILE)
+    for batch in table.to_batches(columns=["p_given", "is_issue"], batch_size=READ_ROWS):
+        is_issue = batch["is_issue"].to_numpy(zero_copy_only=False)
+        for flag in (0, 1):
+            counts[flag] += np.histogram(batch["p_given"].to_numpy()[is_issue == flag], BINS, (0, 1))[0]
+    kept, flagged = counts
+    draw_posterior_histogram(directory / HISTOGRAM_FILE, kept, flagged, f"{counts.sum():,} given labels")
 
 
 def _kinds(flags: dict[str, pa.Array]) -> pa.Array:
