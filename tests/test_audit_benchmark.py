@@ -93,7 +93,7 @@ def test_every_method_finds_planted_errors_and_puts_them_right(load, cell):
         verdict, seconds = method.audit(predictions)
         measured = measure(verdict, cell.noisy_labels.numpy(), cell.clean_labels.numpy())
         assert measured["error_before"] > 0.15 and seconds > 0
-        assert measured["auc"] > 0.98 and measured["f1"] > 0.9 and measured["error_after"] < 0.04, name
+        assert measured["auc"] > 0.98 and measured["f1"] > 0.9 and measured["error_after"] < 0.05, name
 
 
 def test_the_tables_have_the_labels_as_given_and_leave_out_what_was_not_measured(load, tmp_path):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lightning_noisy.noise.synthetic import corrupt_labels, transition_matrix_from_spec
 
 TEST_IMAGES = 2000
-FINE_TUNING_SIDE = 32
+PHOTO_SIDE = 32
 
 
 @dataclass
@@ -170,7 +170,7 @@ def _photos(data_dir: Path) -> Loaded:
     test_columns, read_test = _cifar_images(data_dir / FILES["cifar10_test"])
 
     def small(pixels: Tensor) -> Tensor:
-        return F.avg_pool2d(pixels.float(), pixels.shape[-1] // FINE_TUNING_SIDE) / 127.5 - 1
+        return F.avg_pool2d(pixels.float(), pixels.shape[-1] // PHOTO_SIDE) / 127.5 - 1
 
     rows, test_rows = torch.arange(20_000, 24_000), torch.arange(1000)
     peoples = {name: columns[name][rows] for name in PEOPLES}
@@ -184,5 +184,6 @@ READERS: dict[str, Callable[[Configuration, Path], Loaded]] = {
     "shapes": lambda _, data_dir: _shapes(),
     "clouds": lambda configuration, _: _clouds(configuration),
     "features": lambda _, data_dir: _features(data_dir),
+    "photos": lambda _, data_dir: _photos(data_dir),
     "fine-tuning": lambda _, data_dir: _photos(data_dir),
 }

@@ -89,10 +89,13 @@ class EpochCounts:
     Attributes:
         epoch: Which is counted; ``None`` before the first.
         last: What the last epoch that is over has shown; ``None`` before its end.
+        expects_validation: Whether the training validates, as far as its trainer knows: that of an epoch is lost where
+            a run resumes between the epoch's last step and its validation.
     """
 
     def __init__(self, reduce: Reduce = sum_over_ranks) -> None:
         self.reduce = reduce
+        self.expects_validation = self._is_restored = False
         self.epoch: int | None = None
         self.last: EpochSummary | None = None
         self._label_counts: Tensor | None = None
@@ -113,6 +116,7 @@ class EpochCounts:
         """
         if self._validation_under_way is not None:
             self.end_validation()
+        self._is_restored = False
         self._label_counts = add_label_counts(self._label_counts, clean_logits, noisy_labels)
         trained = noisy_labels
         if soft_labels is not None:
@@ -184,10 +188,18 @@ class EpochCounts:
             if noise_layer is not None:
                 gain = None if self.last is None else self.last.disagreement - summary.disagreement
                 noise_layer.update_from_counts(
-                    summary.trained_counts, summary.confidence, summary.held_out_agreement, summary.explained, gain
-                )
+                    summary.trained_counts, summary.confidence, summary.held_out_agreement, summary.explained, gain,
+                    gently=self._is_unvalidated(summary),
+                )  # fmt: skip
             self.last = summary
         self._forget_epoch()
+
+    def _is_unvalidated(self, summary: EpochSummary) -> bool:
+        """Whether no validation can say what of the given labels is learned by heart, in this epoch and in others."""
+        if summary.validated or summary.soft_counts is not None:
+            return False
+        was_lost = self._is_restored and self.expects_validation and (self.last is None or self.last.validated > 0)
+        return not was_lost
 
     def _forget_epoch(self) -> None:
         self._label_counts = self._soft_counts = self._sums = self._summary = None
@@ -220,6 +232,7 @@ class EpochCounts:
         so_far = _unpack(state["so_far"])
         if so_far is None:
             return
+        self._is_restored = True
         of_training = [so_far.confidence * so_far.images, so_far.clean_loss * so_far.images, so_far.images]
         sums, validation = torch.tensor([*of_training, so_far.confidence_in_labels]), [so_far.right, so_far.validated]
         mine = float(rank == 0)

@@ -90,13 +90,20 @@ class NoiseLayer(nn.Module):
         because = ""
         if (latest := self._latest_share) is not None:
             because = f": {in_words(latest.reason, latest.classes, class_names)}"
-        if share == 0 and waited >= epochs:
+        if waited >= epochs and self.config.warmup_epochs != 0:
             if epochs == 0:
                 because = ": it needs the counts of a whole epoch, and the training ended within the first one"
+            elif share > 0:
+                because = ": the network knew enough only when the last epoch was over"
             return f"The noise layer never acted, all of the training was plain cross-entropy{because}."
         if step_backs:
             times = "once" if step_backs == 1 else f"{step_backs:g} times"
             return f"The noise layer had to step back {times} and ended with {share:.0%} of the loss{because}."
+        if self.config.warmup_epochs == "auto" and share < 1:
+            return (
+                f"The noise layer came late and ended with {share:.1%} of the loss: without a validation on noisy "
+                "labels it begins with an eighth of the loss and doubles from epoch to epoch."
+            )
         return None
 
     @property
@@ -129,6 +136,7 @@ class NoiseLayer(nn.Module):
         held_out_agreement: float | None = None,
         explained: float | None = None,
         gain: float | None = None,
+        gently: bool | None = None,
     ) -> None:
         """Takes what an epoch has shown, for the next one: the matrix, the labels' weights, the layer's share.
 
@@ -144,6 +152,8 @@ class NoiseLayer(nn.Module):
             held_out_agreement: The share of the noisy validation labels that the network predicted after it.
             explained: How much surer the network was where it agreed with the label than where it did not.
             gain: By how much its agreement with the labels has risen since the epoch before.
+            gently: Whether a layer that begins to act takes an eighth of the loss at first; by default it does where
+                there is no ``held_out_agreement``.
 
         Raises:
             ValueError: If ``counts`` is not (K, K).
@@ -159,13 +169,13 @@ class NoiseLayer(nn.Module):
         if confidence is None:
             confidence = float(counts.trace() / counts.sum())
         self.label_weights.copy_(balancing_weights(counts, self.config.class_balance).float())
-        self._update_share(counts, confidence, held_out_agreement, explained, gain)
+        self._update_share(counts, confidence, held_out_agreement, explained, gain, gently)
         if self.config.follows_counts:
             matrix = from_confusion(counts.float())  # K² doubles may be too many
             self._set_weight(functional.weight_from_transition_matrix(matrix, self.config.noise_type))
             self._knows_matrix = True
 
-    def _update_share(self, counts: Tensor, confidence: float, *shown: float | None) -> None:
+    def _update_share(self, counts: Tensor, confidence: float, *shown: Any) -> None:
         share, epochs, waited, step_backs = self.progress.tolist()
         if self.config.warmup_epochs == "auto":
             new = next_share(share, int(step_backs), counts, confidence, *shown)

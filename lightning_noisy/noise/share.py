@@ -33,6 +33,9 @@ PLAINLY_BY_HEART = 0.05
 EXPLAINED = 0.2
 """How much surer the network may be where it agrees with the label than where it does not, for the disagreement to be
 noise and not its own doubt, so that once it has settled nothing need be learned by heart first."""
+GENTLE_START = 0.125
+"""The share at first where no validation can say whether labels are learned by heart; it doubles from epoch to epoch.
+A network that was not ready yet is harmed little until a class falls below what it must have to stay."""
 MOST_STEP_BACKS = 6
 
 
@@ -61,6 +64,7 @@ def next_share(
     held_out_agreement: float | None = None,
     explained: float | None = None,
     gain: float | None = None,
+    gently: bool | None = None,
 ) -> Share:
     """The share after an epoch that has shown these counts.
 
@@ -73,6 +77,7 @@ def next_share(
             validation.
         explained: The mean confidence where the network agreed with the label less that where it did not.
         gain: By how much the agreement with the labels has risen since the epoch before; ``None`` in the first one.
+        gently: Whether the share begins with an eighth; by default it does without a validation.
     """
     if step_backs >= MOST_STEP_BACKS:
         return Share(0.0, step_backs, f"it had to step back {step_backs} times, because classes were being lost")
@@ -87,7 +92,10 @@ def next_share(
         reason = "{classes} was predicted for less than half of the images with its label"
         return Share(0.0, step_backs, reason, tuple(low))
     reason = _why_to_wait(counts, confidence, held_out_agreement, explained, gain)
-    return Share(0.0 if reason else 1.0, step_backs, reason)
+    if reason:
+        return Share(0.0, step_backs, reason)
+    gently = held_out_agreement is None if gently is None else gently
+    return Share(GENTLE_START if gently else 1.0, step_backs)
 
 
 def classes_below(counts: Tensor, share: float, tolerance: float = TOLERANCE) -> list[int]:

@@ -152,8 +152,9 @@ def test_the_layer_is_told_how_much_better_the_network_agrees_than_before():
     told = []
 
     class Listening(NoiseLayer):
-        def update_from_counts(self, *shown):
+        def update_from_counts(self, *shown, gently):
             told.append(shown)
+            assert gently, "nothing was validated"
 
     layer, counts = Listening(4), EpochCounts()
     labels = torch.arange(4).repeat(2)
@@ -163,6 +164,37 @@ def test_the_layer_is_told_how_much_better_the_network_agrees_than_before():
         counts.observe(5 * torch.eye(4)[predicted], labels)
     counts.end_epoch(layer)
     assert [shown[-1] for shown in told] == [None, pytest.approx(0.25), pytest.approx(0)]
+
+
+def test_labels_that_were_judged_give_the_layer_all_of_the_loss_at_once():
+    labels = torch.arange(4).repeat(25)
+    for soft_labels, share in ((torch.eye(4)[labels], 1.0), (None, 0.125)):
+        counts, layer = EpochCounts(), NoiseLayer(4)
+        counts.start_epoch(0, layer)
+        counts.observe(4 * torch.eye(4)[labels], labels, soft_labels)
+        counts.end_epoch(layer)
+        assert layer.share == share
+
+
+@pytest.mark.parametrize(
+    ("expects", "validates", "goes_on", "share"),
+    [(True, False, False, 1.0), (False, False, False, 0.125), (True, False, True, 0.125), (False, True, False, 1.0)],
+)
+def test_a_validation_that_a_resume_has_lost_is_not_one_that_never_is(expects, validates, goes_on, share):
+    """A checkpoint of an epoch's last step comes before its validation; one in the middle of it is validated later."""
+    labels = torch.arange(4).repeat(25)
+    noisy = torch.where(torch.arange(100) % 3 == 0, (labels + 1) % 4, labels)
+    counts, resumed, layer = EpochCounts(), EpochCounts(), NoiseLayer(4)
+    counts.start_epoch(0, layer)
+    counts.observe(4 * torch.eye(4)[labels], labels)
+    if validates:
+        counts.observe_validation(4 * torch.eye(4)[labels], noisy)
+    resumed.load_state_dict(counts.state_dict(), torch.device("cpu"))
+    resumed.expects_validation = expects
+    if goes_on:
+        resumed.observe(4 * torch.eye(4)[labels], labels)
+    resumed.end_epoch(layer)
+    assert layer.share == share
 
 
 def test_where_soft_labels_are_trained_on_the_layer_is_told_of_them_and_people_of_the_given_ones():

@@ -13,8 +13,20 @@ LOST = torch.tensor([[80.0, 10.0, 50.0], [20.0, 90.0, 45.0], [0.0, 0.0, 5.0]])
 
 
 def test_it_acts_as_soon_as_the_network_knows_enough():
-    share = next_share(0.0, 0, GOOD, confidence=0.8)
+    share = next_share(0.0, 0, GOOD, confidence=0.8, held_out_agreement=0.7)
     assert (share.value, share.reason) == (1.0, "")
+
+
+def test_without_a_validation_it_begins_with_an_eighth_and_doubles():
+    values = [next_share(0.0, 0, GOOD, confidence=0.8).value]
+    while values[-1] < 1:
+        values.append(next_share(values[-1], 0, GOOD, confidence=0.8).value)
+    assert values == [1 / 8, 1 / 4, 1 / 2, 1]
+
+
+@pytest.mark.parametrize(("gently", "held_out", "share"), [(True, 0.7, 1 / 8), (False, None, 1.0), (None, 0.7, 1.0)])
+def test_a_trainer_that_knows_better_says_whether_it_begins_gently(gently, held_out, share):
+    assert next_share(0.0, 0, GOOD, 0.8, held_out, gently=gently).value == share
 
 
 @pytest.mark.parametrize(
@@ -33,7 +45,7 @@ def test_until_then_it_waits_and_says_why(counts, confidence, reason):
 @pytest.mark.parametrize(
     ("confidence", "held_out", "explained", "gain", "share"),
     [
-        (0.8, None, 0.3, 0.1, 1),  # without a validation nobody knows what is learned by heart
+        (0.8, None, 0.3, 0.1, 1 / 8),  # without a validation nobody knows what is learned by heart
         (0.8, 0.79, 0.3, 0.0, 0),  # it has learned nothing by heart, and errs where it is unsure
         (0.8, 0.79, 0.1, 0.0, 1),  # it errs where it is sure, and has settled: that is noise
         (0.8, 0.79, 0.1, 0.1, 0),  # it still gets better
@@ -42,7 +54,7 @@ def test_until_then_it_waits_and_says_why(counts, confidence, reason):
         (0.3, 0.77, 0.1, 0.0, 0),  # but is far from sure yet
         (0.3, 0.70, 0.3, 0.1, 1),  # and will not be
         (0.3, None, 0.3, 0.1, 0),
-        (0.3, None, 0.3, 0.0, 1),
+        (0.3, None, 0.3, 0.0, 1 / 8),
     ],
 )
 def test_the_layer_is_asked_for_when_it_is_needed(confidence, held_out, explained, gain, share):
@@ -116,13 +128,30 @@ def test_a_layer_that_never_acted_says_so_and_why():
         "The noise layer never acted, all of the training was plain cross-entropy: the network was still learning: its "
         "mean confidence of 30% was far below its agreement with the labels, 80%."
     )
-    layer.update_from_counts(GOOD, confidence=0.8)
+    layer.update_from_counts(GOOD, confidence=0.8, held_out_agreement=0.7)
+    assert (layer.share, layer.warmup_epochs) == (1.0, 2)
+    assert layer.verdict() == (
+        "The noise layer never acted, all of the training was plain cross-entropy: the network knew enough only when "
+        "the last epoch was over."
+    )
+    layer.update_from_counts(GOOD, confidence=0.8, held_out_agreement=0.7)
     assert (layer.share, layer.warmup_epochs, layer.verdict()) == (1.0, 2, None)
+
+
+def test_a_layer_that_came_late_says_so():
+    layer = NoiseLayer(3)
+    for _ in range(2):
+        layer.update_from_counts(GOOD)
+    assert (layer.share, layer.warmup_epochs) == (0.25, 1)
+    assert layer.verdict() == (
+        "The noise layer came late and ended with 25.0% of the loss: without a validation on noisy labels it begins "
+        "with an eighth of the loss and doubles from epoch to epoch."
+    )
 
 
 def test_a_layer_that_stepped_back_says_so_and_why():
     layer = NoiseLayer(3)
-    layer.update_from_counts(GOOD)
+    layer.update_from_counts(GOOD, held_out_agreement=0.7)
     layer.update_from_counts(LOST)
     assert layer.verdict(["a", "b", "c"]) == (
         "The noise layer had to step back once and ended with 50% of the loss: class 'c' was predicted for less than a "

@@ -84,7 +84,7 @@ def test_a_layer_that_is_learned_gets_a_gradient_at_any_share_and_one_that_is_co
         noisy_objective(learned, torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])).backward()
         assert learned.weight.grad is not None
     layer = NoiseLayer(3)
-    layer.update_from_counts(torch.eye(3) * 50)
+    layer.update_from_counts(torch.eye(3) * 50, held_out_agreement=0.9)
     assert layer.share == 1
     noisy_objective(layer, torch.randn(5, 3, requires_grad=True), torch.tensor([0, 1, 2, 0, 1])).backward()
     assert layer.weight.grad is None
@@ -105,7 +105,7 @@ def test_what_the_layer_has_taken_is_in_its_state(tmp_path):
     other.load_state_dict(layer.state_dict())
     logits, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
     assert torch.equal(noisy_objective(other, logits, labels), noisy_objective(layer, logits, labels))
-    assert (other.share, other.warmup_epochs) == (1.0, 1)
+    assert (other.share, other.warmup_epochs) == (0.125, 1)
     before = NoiseLayer(3)
     before.load_state_dict({"weight": layer.weight})  # as an older version has saved it
     assert before.share == 0
