@@ -9,7 +9,7 @@ Change: --data and --backbone; every option of transformers.TrainingArguments ca
     torchrun --nproc_per_node 2 recipes/hf_trainer.py ...    # the same options, several GPUs (or processes on a CPU)
     accelerate launch recipes/hf_trainer.py ...              # as `accelerate config` says
     ... --refine                     # many wrong labels, a backbone that is already good at such images
-    ... --eval_strategy epoch        # held-out training images then say what is learned by heart
+    ... --eval_strategy no           # else a tenth of the images says in each epoch what is learned by heart
     ... --resume_from_checkpoint true                        # goes on from the newest checkpoint in --output_dir
 
 What is measured goes to metrics.csv and training_curves.png in --output_dir and to W&B, in files where there is no key
@@ -73,7 +73,7 @@ class Options:
         default=None, metadata={"help": "Epochs of cross-entropy before the layer acts; worked out by default."}
     )
     validation_share: float = field(
-        default=0.1, metadata={"help": "Of the training images, held out with their given labels for `eval_strategy`."}
+        default=0.1, metadata={"help": "Of the training images, held out with their given labels."}
     )
     refine: bool = field(
         default=False, metadata={"help": "Train on what the pretrained features say of the labels, not on these."}
@@ -200,6 +200,7 @@ def run(arguments: list[str]) -> dict[str, float]:
     parser = HfArgumentParser((Options, TrainingArguments))
     parser.set_defaults(report_to="wandb", logging_steps=20)  # the logs of an epoch or so are a point of the curves
     parser.set_defaults(dataloader_pin_memory=torch.cuda.is_available())  # else torch warns of it in each epoch
+    parser.set_defaults(eval_strategy="epoch")
     options, args = parser.parse_args_into_dataclasses(arguments)
     silence_bars_of_transformers()
     args.remove_unused_columns = False  # the transform needs the image column
@@ -212,6 +213,8 @@ def run(arguments: list[str]) -> dict[str, float]:
         id2label=dict(enumerate(names)),
     )
     splits = prepare(data, model, options)
+    if "validation" not in splits:
+        args.eval_strategy = "no"
     # HfArgumentParser leaves a string; the Trainer wants a bool for the newest checkpoint.
     resume = {"true": True, "false": None}.get(str(args.resume_from_checkpoint).lower(), args.resume_from_checkpoint)
     start_wandb(args, goes_on=bool(resume))
@@ -219,7 +222,7 @@ def run(arguments: list[str]) -> dict[str, float]:
         model=model,
         args=args,
         train_dataset=splits["train"],
-        # Never the test images: an evaluation in each epoch (`--eval_strategy epoch`) tells what is learned by heart.
+        # Never the test images: an evaluation in each epoch tells what is learned by heart.
         eval_dataset=splits.get("validation"),
         compute_metrics=accuracy("noisy"),
         callbacks=[MetricsFile()],

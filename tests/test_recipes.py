@@ -293,7 +293,7 @@ def test_the_plain_transformers_trainer(photos, tiny_backbone, tmp_path, monkeyp
     assert right == pytest.approx(round(right), abs=0.05), "a whole number of images"
     clean = timm.create_model(f"local-dir:{tmp_path / 'run' / 'clean'}", pretrained=True)
     assert clean.pretrained_cfg["label_names"] == ["ant", "bee", "cat"]
-    script.run([*arguments, "--num_train_epochs=3", "--eval_strategy=epoch", "--resume_from_checkpoint=true"])
+    script.run([*arguments, "--num_train_epochs=3", "--resume_from_checkpoint=true"])
     states = [json.loads(file.read_text()) for file in (tmp_path / "run").glob("checkpoint-*/trainer_state.json")]
     state = max(states, key=lambda state: state["global_step"])
     assert state["epoch"] == 3
@@ -302,9 +302,19 @@ def test_the_plain_transformers_trainer(photos, tiny_backbone, tmp_path, monkeyp
     assert steps == list(range(1, state["max_steps"] + 1)), "each once, those before the resume too"
     read_run_of_transformers(tmp_path / "run", parts=2)
     evaluated = [entry for entry in state["log_history"] if "eval_accuracy_noisy" in entry]
-    assert [entry["epoch"] for entry in evaluated] == [3]
+    assert [entry["epoch"] for entry in evaluated] == [1, 2, 3]
     for word in ("When:", "Needs:", "Change:"):
         assert word in script.__doc__
+
+
+def test_without_images_for_a_validation_the_transformers_script_evaluates_none(
+    photos, tiny_backbone, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    script = load_script(RECIPES / "hf_trainer.py")
+    script.run([*hf_trainer(photos, tiny_backbone, tmp_path), "--validation_share=0", "--max_steps=1"])
+    rows = pyarrow.csv.read_csv(tmp_path / "run" / "metrics.csv").column_names
+    assert "train_loss" in rows and not [name for name in rows if name.startswith("eval")]
 
 
 def test_the_transformers_script_refines(photos, tiny_backbone, tmp_path, monkeypatch):
