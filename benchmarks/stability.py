@@ -2,7 +2,7 @@
 
     python benchmarks/stability.py --data-dir DIR                 # 500 configurations, about 2 hours on 2 CPU cores
     python benchmarks/stability.py --data-dir DIR --workers 16    # the same in 16 processes
-    python benchmarks/stability.py --data-dir DIR --first 30000 --configurations 100   # from data that nothing has seen
+    python benchmarks/stability.py --data-dir DIR --first 30000 --configurations 100   # from data not chosen on
     python benchmarks/stability.py --report                       # the tables and the picture of what is there
 
 DIR is as for denoise.py. Every configuration is drawn by its number: data, network, noise, rate, imbalance, epochs,

@@ -76,7 +76,7 @@ def groups(lines: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """What the tables are about."""
     complete = {number for number, methods in by_configuration(lines).items() if {*METHODS} <= methods.keys()}
     of = {"all": lines, "where all methods are trained": [line for line in lines if line["number"] in complete]}
-    of["data that no choice has seen"] = [line for line in lines if line["data"] in NEVER_CHOSEN_ON]
+    of["data that no number was chosen on"] = [line for line in lines if line["data"] in NEVER_CHOSEN_ON]
     for kind in ("trainer", "data"):
         for name in sorted({line[kind] for line in lines}):
             of[f"{kind}: {name}"] = [line for line in lines if line[kind] == name]
