@@ -114,7 +114,6 @@ class NoiseLayerCallback(TrainerCallback, ExportableState):
         model.loss_is_used = False
         model.set_epoch(None)  # until the epoch begins; a training that broke off may have left its own
         restore_counts(model, state, args.process_index, epoch_anew=args.ignore_data_skip)
-        model.epoch_counts.expects_validation = args.eval_strategy != "no"
         state.stateful_callbacks.setdefault(STATE_KEY, self.state())  # type: ignore[union-attr]
         self._notice_learning(kwargs["optimizer"], model.noise_layer)
         self._notice_warmup(model, state)

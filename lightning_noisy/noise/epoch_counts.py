@@ -1,5 +1,6 @@
 """What an epoch of training has shown: the one object that every trainer feeds, asks and keeps in its checkpoints."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from lightning_noisy.noise.counting import add_label_counts, disagreement_rate, 
 from lightning_noisy.noise.functional import NO_LABEL
 from lightning_noisy.noise.layer import NoiseLayer
 from lightning_noisy.noise.objective import clean_cross_entropy
+from lightning_noisy.noise.share import TOLERANCE
 
 Reduce = Callable[[Tensor], Tensor]
 """Sums a tensor over all processes, which must all call it."""
@@ -25,8 +27,6 @@ class EpochSummary:
         confidence: The mean of the network's largest probability.
         clean_loss: The mean cross-entropy of the clean logits against the labels that were trained on.
         images: How many images had a label.
-        confidence_in_labels: The sum of the network's largest probability over the images whose label it predicts; of
-            the labels that were trained on.
         right: How many noisy labels of the last validation in this epoch the network has predicted.
         validated: How many labels that was looked for in; zero without a validation.
         soft_counts: (K, K) as ``label_counts``, of the soft labels that were trained on in place of the given ones.
@@ -36,7 +36,6 @@ class EpochSummary:
     confidence: float
     clean_loss: float
     images: float
-    confidence_in_labels: float = 0.0
     right: float = 0.0
     validated: float = 0.0
     soft_counts: Tensor | None = None
@@ -47,28 +46,23 @@ class EpochSummary:
         return self.label_counts if self.soft_counts is None else self.soft_counts
 
     @property
-    def held_out_agreement(self) -> float | None:
-        """The share of the noisy validation labels that the network predicted.
+    def learned_by_heart(self) -> tuple[float, float] | None:
+        """By how much the agreement with the labels is above that with the noisy ones of the validation.
 
-        ``None`` without a validation, and where other labels were trained on, with which they can't be compared.
+        From, to: two standard deviations around what was counted, by which chance moves the validation's. ``None``
+        without a validation, and where other labels were trained on, with which its labels can't be compared.
         """
-        return self.right / self.validated if self.validated and self.soft_counts is None else None
+        if not self.validated or self.soft_counts is not None:
+            return None
+        held_out = self.right / self.validated
+        by_chance = TOLERANCE * math.sqrt(held_out * (1 - held_out) / self.validated)
+        counted = 1 - self.disagreement - held_out
+        return counted - by_chance, counted + by_chance
 
     @property
     def disagreement(self) -> float:
         """The share of the labels that were trained on with which the network disagrees."""
         return float(disagreement_rate(self.trained_counts))
-
-    @property
-    def explained(self) -> float:
-        """How much surer the network is where it predicts the label than where it does not, a difference of means.
-
-        Of a calibrated network it is the share of the variance of agreement that its confidence explains: large where
-        it disagrees with labels because images are hard, near zero where labels are wrong at random.
-        """
-        total, agreeing = self.confidence * self.images, float(self.trained_counts.trace())
-        disagreeing = max(self.images - agreeing, 1.0)
-        return self.confidence_in_labels / max(agreeing, 1.0) - (total - self.confidence_in_labels) / disagreeing
 
     @property
     def estimated_rate(self) -> float:
@@ -89,13 +83,10 @@ class EpochCounts:
     Attributes:
         epoch: Which is counted; ``None`` before the first.
         last: What the last epoch that is over has shown; ``None`` before its end.
-        expects_validation: Whether the training validates, as far as its trainer knows: that of an epoch is lost where
-            a run resumes between the epoch's last step and its validation.
     """
 
     def __init__(self, reduce: Reduce = sum_over_ranks) -> None:
         self.reduce = reduce
-        self.expects_validation = self._is_restored = False
         self.epoch: int | None = None
         self.last: EpochSummary | None = None
         self._label_counts: Tensor | None = None
@@ -116,7 +107,6 @@ class EpochCounts:
         """
         if self._validation_under_way is not None:
             self.end_validation()
-        self._is_restored = False
         self._label_counts = add_label_counts(self._label_counts, clean_logits, noisy_labels)
         trained = noisy_labels
         if soft_labels is not None:
@@ -124,10 +114,9 @@ class EpochCounts:
             trained = soft_labels
         soft = trained if trained.ndim == 2 else one_hot(trained, clean_logits.shape[1])
         labelled = soft.float().sum(dim=1)
-        confidence, predicted = clean_logits.float().softmax(dim=1).max(dim=1)
-        in_labels = (confidence * soft.gather(1, predicted[:, None]).squeeze(1)).sum()
+        confidence = clean_logits.float().softmax(dim=1).amax(dim=1)
         loss = clean_cross_entropy(clean_logits, trained) * len(clean_logits)
-        self._sums = _added(self._sums, torch.stack([(confidence * labelled).sum(), loss, labelled.sum(), in_labels]))
+        self._sums = _added(self._sums, torch.stack([(confidence * labelled).sum(), loss, labelled.sum()]))
         self._summary = None
 
     @torch.no_grad()
@@ -159,14 +148,12 @@ class EpochCounts:
         if self._summary is None and self._label_counts is not None and self._sums is not None:
             latest = self._validation if self._validation_under_way is None else self._validation_under_way
             validation = torch.zeros_like(self._sums[:2]) if latest is None else latest.to(self._sums.device)
-            confidence, loss, images, in_labels, right, validated = self.reduce(
-                torch.cat([self._sums, validation])
-            ).tolist()
+            confidence, loss, images, right, validated = self.reduce(torch.cat([self._sums, validation])).tolist()
             counted = max(images, 1e-9)
             counts = self.reduce(self._label_counts)
             soft_counts = None if self._soft_counts is None else self.reduce(self._soft_counts)
             self._summary = EpochSummary(
-                counts, confidence / counted, loss / counted, images, in_labels, right, validated, soft_counts
+                counts, confidence / counted, loss / counted, images, right, validated, soft_counts
             )
         return self._summary
 
@@ -186,20 +173,12 @@ class EpochCounts:
         summary = self.so_far()
         if summary is not None and summary.images > 0:
             if noise_layer is not None:
-                gain = None if self.last is None else self.last.disagreement - summary.disagreement
+                gently = summary.soft_counts is None  # soft labels were judged before the training
                 noise_layer.update_from_counts(
-                    summary.trained_counts, summary.confidence, summary.held_out_agreement, summary.explained, gain,
-                    gently=self._is_unvalidated(summary),
-                )  # fmt: skip
+                    summary.trained_counts, summary.confidence, summary.learned_by_heart, gently
+                )
             self.last = summary
         self._forget_epoch()
-
-    def _is_unvalidated(self, summary: EpochSummary) -> bool:
-        """Whether no validation can say what of the given labels is learned by heart, in this epoch and in others."""
-        if summary.validated or summary.soft_counts is not None:
-            return False
-        was_lost = self._is_restored and self.expects_validation and (self.last is None or self.last.validated > 0)
-        return not was_lost
 
     def _forget_epoch(self) -> None:
         self._label_counts = self._soft_counts = self._sums = self._summary = None
@@ -232,15 +211,13 @@ class EpochCounts:
         so_far = _unpack(state["so_far"])
         if so_far is None:
             return
-        self._is_restored = True
-        of_training = [so_far.confidence * so_far.images, so_far.clean_loss * so_far.images, so_far.images]
-        sums, validation = torch.tensor([*of_training, so_far.confidence_in_labels]), [so_far.right, so_far.validated]
+        sums = torch.tensor([so_far.confidence * so_far.images, so_far.clean_loss * so_far.images, so_far.images])
         mine = float(rank == 0)
         self._label_counts = (so_far.label_counts.float() * mine).to(device)
         if so_far.soft_counts is not None:
             self._soft_counts = (so_far.soft_counts.float() * mine).to(device)
         self._sums = (sums * mine).to(device)
-        self._validation = (torch.tensor(validation) * mine).to(device)
+        self._validation = (torch.tensor([so_far.right, so_far.validated]) * mine).to(device)
 
 
 def _added(sums: Tensor | None, batch: Tensor) -> Tensor:
@@ -251,8 +228,7 @@ def _pack(summary: EpochSummary | None) -> dict[str, Any] | None:
     """Only the pairs that occur: small also where K is large."""
     if summary is None:
         return None
-    numbers = [summary.confidence, summary.clean_loss, summary.images]
-    numbers += [summary.confidence_in_labels, summary.right, summary.validated]
+    numbers = [summary.confidence, summary.clean_loss, summary.images, summary.right, summary.validated]
     packed = {**_pack_counts(summary.label_counts), "sums": torch.tensor(numbers, dtype=torch.float64)}
     return packed if summary.soft_counts is None else {**packed, "soft": _pack_counts(summary.soft_counts)}
 
@@ -266,9 +242,8 @@ def _unpack(packed: Mapping[str, Any] | None) -> EpochSummary | None:
     if packed is None:
         return None
     soft_counts = _unpack_counts(packed["soft"]) if "soft" in packed else None
-    confidence, loss, images, in_labels, right, validated = torch.as_tensor(packed["sums"]).tolist()
-    counts = _unpack_counts(packed)
-    return EpochSummary(counts, confidence, loss, images, in_labels, right, validated, soft_counts)
+    confidence, loss, images, *_, right, validated = torch.as_tensor(packed["sums"]).tolist()  # earlier ones had more
+    return EpochSummary(_unpack_counts(packed), confidence, loss, images, right, validated, soft_counts)
 
 
 def _unpack_counts(packed: Mapping[str, Any]) -> Tensor:

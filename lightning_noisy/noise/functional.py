@@ -22,6 +22,9 @@ NO_LABEL = -1
 PESSIMISM, SHARPNESS, DOUBT = 2.0, 2.0, 0.25
 """Of :func:`posterior_targets`; chosen on MNIST, Gaussian clouds and fine-tuning, see docs/noise_models.md."""
 
+FOCUS = 0.7
+"""Of :func:`focus_weights`: the exponent that GCE has (Zhang, Sabuncu 2018)."""
+
 
 def softmax_noisy_log_probs(
     clean_logits: Tensor, weight: Tensor, dropout: float = 0.0, dropout_on: DropoutOn = "output", training: bool = False
@@ -52,7 +55,12 @@ def stochastic_noisy_log_probs(clean_logits: Tensor, log_transition: Tensor) -> 
     return torch.log((log_probs - largest).exp() @ log_transition.exp()) + largest
 
 
-def noisy_nll(noisy_log_probs: Tensor, noisy_labels: Tensor, label_weights: Tensor | None = None) -> Tensor:
+def noisy_nll(
+    noisy_log_probs: Tensor,
+    noisy_labels: Tensor,
+    label_weights: Tensor | None = None,
+    image_weights: Tensor | None = None,
+) -> Tensor:
     """Mean negative log-likelihood; (B, K) with integer labels (B,) or soft labels (B, K) -> scalar.
 
     Soft labels (mixup, label smoothing) are meant for the noisy side: ``-Σ w_j ỹ_j log q_j``. The label -1 and a row of
@@ -63,16 +71,34 @@ def noisy_nll(noisy_log_probs: Tensor, noisy_labels: Tensor, label_weights: Tens
         noisy_log_probs: (B, K).
         noisy_labels: (B,) or (B, K).
         label_weights: (K,), what each label weighs; ``None`` is one.
+        image_weights: (B,), what each image with an integer label weighs besides; ``None`` is one.
     """
     if label_weights is not None:
         label_weights = label_weights.to(noisy_log_probs)
     if noisy_labels.ndim == 1:
-        summed = F.nll_loss(noisy_log_probs, noisy_labels, label_weights, ignore_index=NO_LABEL, reduction="sum")
-        return summed / len(noisy_labels)
+        losses = F.nll_loss(noisy_log_probs, noisy_labels, label_weights, ignore_index=NO_LABEL, reduction="none")
+        return (losses if image_weights is None else losses * image_weights).sum() / len(noisy_labels)
     soft = noisy_labels.to(noisy_log_probs.dtype)
     if label_weights is not None:
         soft = soft * label_weights
     return -(soft * noisy_log_probs).sum(dim=-1).mean()
+
+
+def focus_weights(clean_logits: Tensor, noisy_labels: Tensor, exponent: float = FOCUS) -> Tensor:
+    """What each image weighs so that of a label's images those count most that look like it; (B, K), (B,) -> (B,).
+
+    ``p_label(x)^exponent`` over its mean over the batch's images with that label, detached. The numerator is what makes
+    generalised cross-entropy robust (Zhang, Sabuncu 2018, arXiv 1805.07836: ``p^q`` times the gradient of
+    cross-entropy). That loss gives up classes of which the network is not sure yet; here every label's images weigh as
+    much together as they do in cross-entropy, however unsure the network is of them. The only image of a label in a
+    batch weighs one, one without a label nothing.
+    """
+    known = (noisy_labels != NO_LABEL).float()
+    given = F.one_hot(noisy_labels.clamp(min=0), clean_logits.shape[1]) * known[:, None]
+    log_probs = clean_logits.detach().float().log_softmax(dim=1)
+    likeness = (exponent * (given * log_probs).sum(dim=1).clamp_min(math.log(MIN_PROBABILITY))).exp() * known
+    mean = (likeness @ given) / given.sum(dim=0).clamp_min(1.0)
+    return likeness / (given @ mean + (1 - known))
 
 
 def label_log_likelihood(weight: Tensor, noise_type: NoiseType, noisy_labels: Tensor) -> Tensor:

@@ -101,8 +101,8 @@ class NoiseLayer(nn.Module):
             return f"The noise layer had to step back {times} and ended with {share:.0%} of the loss{because}."
         if self.config.warmup_epochs == "auto" and share < 1:
             return (
-                f"The noise layer came late and ended with {share:.1%} of the loss: without a validation on noisy "
-                "labels it begins with an eighth of the loss and doubles from epoch to epoch."
+                f"The noise layer came late and ended with {share:.1%} of the loss: it begins with an eighth and "
+                "doubles from epoch to epoch, unless a validation shows that labels are learned by heart."
             )
         return None
 
@@ -133,10 +133,8 @@ class NoiseLayer(nn.Module):
         self,
         counts: Tensor,
         confidence: float | None = None,
-        held_out_agreement: float | None = None,
-        explained: float | None = None,
-        gain: float | None = None,
-        gently: bool | None = None,
+        learned_by_heart: tuple[float, float] | None = None,
+        gently: bool = True,
     ) -> None:
         """Takes what an epoch has shown, for the next one: the matrix, the labels' weights, the layer's share.
 
@@ -149,11 +147,10 @@ class NoiseLayer(nn.Module):
             counts: (K, K) ``[predicted class, noisy label]`` over all images of the epoch, of all processes.
             confidence: The mean of the network's largest probability in it; by default what a network has that is as
                 sure as it is right.
-            held_out_agreement: The share of the noisy validation labels that the network predicted after it.
-            explained: How much surer the network was where it agreed with the label than where it did not.
-            gain: By how much its agreement with the labels has risen since the epoch before.
-            gently: Whether a layer that begins to act takes an eighth of the loss at first; by default it does where
-                there is no ``held_out_agreement``.
+            learned_by_heart: By how much at least and at most its agreement with the labels is above that with noisy
+                validation labels; ``None`` without a validation.
+            gently: Whether a layer that begins to act takes an eighth of the loss at first where no validation has
+                shown that labels are learned by heart.
 
         Raises:
             ValueError: If ``counts`` is not (K, K).
@@ -169,16 +166,18 @@ class NoiseLayer(nn.Module):
         if confidence is None:
             confidence = float(counts.trace() / counts.sum())
         self.label_weights.copy_(balancing_weights(counts, self.config.class_balance).float())
-        self._update_share(counts, confidence, held_out_agreement, explained, gain, gently)
+        self._update_share(counts, confidence, learned_by_heart, gently)
         if self.config.follows_counts:
             matrix = from_confusion(counts.float())  # K² doubles may be too many
             self._set_weight(functional.weight_from_transition_matrix(matrix, self.config.noise_type))
             self._knows_matrix = True
 
-    def _update_share(self, counts: Tensor, confidence: float, *shown: Any) -> None:
+    def _update_share(
+        self, counts: Tensor, confidence: float, learned_by_heart: tuple[float, float] | None, gently: bool
+    ) -> None:
         share, epochs, waited, step_backs = self.progress.tolist()
         if self.config.warmup_epochs == "auto":
-            new = next_share(share, int(step_backs), counts, confidence, *shown)
+            new = next_share(share, int(step_backs), counts, confidence, learned_by_heart, gently)
         else:
             is_over = epochs + 1 >= self.config.warmup_epochs
             new = Share(float(is_over), 0, "" if is_over else "its `warmup_epochs` were not over")

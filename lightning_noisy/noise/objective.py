@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lightning_noisy.noise.functional import NO_LABEL, noisy_nll
+from lightning_noisy.noise.functional import NO_LABEL, focus_weights, noisy_nll
 from lightning_noisy.noise.layer import SHARE, NoiseLayer
 
 CHECK_EVERY = 50
@@ -24,8 +24,9 @@ def noisy_objective(
 ) -> Tensor:
     """The loss to train on: ``(1 - share) · cross-entropy + share · layer``, a float32 scalar.
 
-    Both parts are weighted by the layer's ``label_weights``. With soft labels in the place of the noisy ones, what
-    draws the network to those with which it agrees is added, so that the loss can be below zero.
+    Both parts are weighted by the layer's ``label_weights``. Once the share is above zero, the cross-entropy of integer
+    labels is also weighted by :func:`~lightning_noisy.noise.functional.focus_weights`. With soft labels in the place of
+    the noisy ones, what draws the network to those with which it agrees is added, so that the loss can be below zero.
 
     Args:
         noise_layer: ``None`` is plain cross-entropy.
@@ -39,13 +40,18 @@ def noisy_objective(
         return noisy_objective(noise_layer, clean_logits, soft_labels) + towards
     if noise_layer is None:
         return clean_cross_entropy(clean_logits, noisy_labels)
-    plain = clean_cross_entropy(clean_logits, noisy_labels, noise_layer.label_weights)
+    # No `if` on the share, which an accelerator would be waited for.
+    share, focus = noise_layer.progress[SHARE], None
+    if noisy_labels.ndim == 1:
+        weights = focus_weights(clean_logits, noisy_labels)
+        focus = torch.where(share > 0, weights, torch.ones_like(weights))
+    plain = clean_cross_entropy(clean_logits, noisy_labels, noise_layer.label_weights, focus)
     if noise_layer.takes_posterior:
         loss = noise_layer.posterior_loss(clean_logits, noisy_labels)
     else:
         loss = noise_layer.loss(clean_logits, noisy_labels, noisy_log_probs)
-    # No `if`, which an accelerator would be waited for: and DDP waits for the gradient of a layer that is learned.
-    return torch.lerp(plain, loss, noise_layer.progress[SHARE])
+    # Also where the share is zero: DDP waits for the gradient of a layer that is learned.
+    return torch.lerp(plain, loss, share)
 
 
 def _drawn_to_agreement(clean_logits: Tensor, soft_labels: Tensor) -> Tensor:
@@ -59,12 +65,17 @@ def _drawn_to_agreement(clean_logits: Tensor, soft_labels: Tensor) -> Tensor:
     return (weights * torch.log1p(-agreement.clamp_max(1 - SMALLEST))).mean()
 
 
-def clean_cross_entropy(clean_logits: Tensor, labels: Tensor, label_weights: Tensor | None = None) -> Tensor:
+def clean_cross_entropy(
+    clean_logits: Tensor,
+    labels: Tensor,
+    label_weights: Tensor | None = None,
+    image_weights: Tensor | None = None,
+) -> Tensor:
     """Mean cross-entropy of the network's own logits, in float32; (B, K) and (B,) or (B, K) -> scalar.
 
     Weights, and images without a label, are as in :func:`~lightning_noisy.noise.functional.noisy_nll`.
     """
-    return noisy_nll(clean_logits.float().log_softmax(dim=-1), labels, label_weights)
+    return noisy_nll(clean_logits.float().log_softmax(dim=-1), labels, label_weights, image_weights)
 
 
 def count_labelled(labels: Tensor) -> Tensor:

@@ -1,8 +1,10 @@
 """How much of the loss the noise layer takes: nothing until the network knows enough, less when a class is being lost.
 
 Cross-entropy is the safe state. The share is a number in [0, 1] and the loss ``(1 - share) · cross-entropy + share ·
-layer``, so that whatever happens the loss lies between the two. It can't run away: each time that the layer steps back
-is counted, and after the sixth the share is zero for the rest of the training, which then is plain cross-entropy.
+layer``, so that whatever happens the loss lies between the two; once the share is above zero, the cross-entropy looks
+at those images of each label most that look like it (:func:`~lightning_noisy.noise.functional.focus_weights`). It can't
+run away: each time that the layer steps back is counted, and after the sixth the share is zero for the rest of the
+training, which then is plain cross-entropy.
 """
 
 from collections.abc import Sequence
@@ -17,24 +19,16 @@ PREDICTED_TO_STAY = 0.25
 """As before: below it the layer steps back."""
 TOLERANCE = 2.0
 """By how many standard deviations of a count (its square root) a class may be below these shares by chance."""
-CONFIDENCE_TO_ENTER = 0.8
+CONFIDENCE_TO_ENTER = 0.9
 """The mean confidence over the agreement with the labels. A network that still learns is far less sure than right."""
 ABOVE_CHANCE = 0.1
 """Of the way from the most frequent label's share to one: how far the agreement must have come."""
 LEARNED_BY_HEART = 0.02
-"""By how much the agreement with the training labels must be above that with held-out noisy ones, where there are any.
-A network that has learned no label by heart, and disagrees where it is unsure, needs no noise layer: on classes that
-overlap, or under augmentation, its own errors would be taken for noise."""
-SETTLED = 0.02
-"""By how much at most the agreement with the labels rises from one epoch to the next when a network has learned what it
-can. Many classes and much noise leave it unsure for good."""
-PLAINLY_BY_HEART = 0.05
-"""As before: above it the network does not learn what is general any more, however unsure it is."""
-EXPLAINED = 0.2
-"""How much surer the network may be where it agrees with the label than where it does not, for the disagreement to be
-noise and not its own doubt, so that once it has settled nothing need be learned by heart first."""
+"""By how much the agreement with the training labels must be above that with held-out noisy ones, where there are any,
+for it to be learned by heart. A network that learns nothing by heart, under strong augmentation say, needs no noise
+layer: its own errors would be taken for noise."""
 GENTLE_START = 0.125
-"""The share at first where no validation can say whether labels are learned by heart; it doubles from epoch to epoch.
+"""The share at first, where no validation shows that labels are being learned by heart; it doubles from epoch to epoch.
 A network that was not ready yet is harmed little until a class falls below what it must have to stay."""
 MOST_STEP_BACKS = 6
 
@@ -61,10 +55,8 @@ def next_share(
     step_backs: int,
     counts: Tensor,
     confidence: float,
-    held_out_agreement: float | None = None,
-    explained: float | None = None,
-    gain: float | None = None,
-    gently: bool | None = None,
+    learned_by_heart: tuple[float, float] | None = None,
+    gently: bool = True,
 ) -> Share:
     """The share after an epoch that has shown these counts.
 
@@ -73,11 +65,9 @@ def next_share(
         step_backs: How often it was taken back before.
         counts: (K, K) ``[predicted class, label]`` of the epoch, of all processes.
         confidence: The mean of the network's largest probability in it.
-        held_out_agreement: The share of noisy validation labels that the network predicts; ``None`` without a
-            validation.
-        explained: The mean confidence where the network agreed with the label less that where it did not.
-        gain: By how much the agreement with the labels has risen since the epoch before; ``None`` in the first one.
-        gently: Whether the share begins with an eighth; by default it does without a validation.
+        learned_by_heart: By how much at least and at most, as far as chance allows to say, the agreement with the
+            labels is above that with held-out noisy ones; ``None`` without a validation.
+        gently: Whether the share begins with an eighth where nobody has seen that labels are learned by heart.
     """
     if step_backs >= MOST_STEP_BACKS:
         return Share(0.0, step_backs, f"it had to step back {step_backs} times, because classes were being lost")
@@ -91,11 +81,10 @@ def next_share(
     if low := classes_below(counts, PREDICTED_TO_ENTER):
         reason = "{classes} was predicted for less than half of the images with its label"
         return Share(0.0, step_backs, reason, tuple(low))
-    reason = _why_to_wait(counts, confidence, held_out_agreement, explained, gain)
-    if reason:
+    if reason := _why_to_wait(counts, confidence, learned_by_heart):
         return Share(0.0, step_backs, reason)
-    gently = held_out_agreement is None if gently is None else gently
-    return Share(GENTLE_START if gently else 1.0, step_backs)
+    is_needed = learned_by_heart is not None and learned_by_heart[0] >= LEARNED_BY_HEART
+    return Share(1.0 if is_needed or not gently else GENTLE_START, step_backs)
 
 
 def classes_below(counts: Tensor, share: float, tolerance: float = TOLERANCE) -> list[int]:
@@ -111,27 +100,21 @@ def classes_below(counts: Tensor, share: float, tolerance: float = TOLERANCE) ->
     return torch.nonzero(is_below).flatten().tolist()
 
 
-def _why_to_wait(
-    counts: Tensor, confidence: float, held_out_agreement: float | None, explained: float | None, gain: float | None
-) -> str:
+def _why_to_wait(counts: Tensor, confidence: float, learned_by_heart: tuple[float, float] | None) -> str:
     total = float(counts.sum())
     agreement = float(counts.trace()) / max(total, 1.0)
     chance = float(counts.sum(dim=0).max()) / max(total, 1.0)
     if agreement < chance + ABOVE_CHANCE * (1 - chance):
         return f"the network agreed with {agreement:.0%} of the labels, hardly more than chance ({chance:.0%})"
-    by_heart = 0.0 if held_out_agreement is None else agreement - held_out_agreement
-    has_settled = gain is not None and gain < SETTLED
-    is_done = has_settled if held_out_agreement is None else by_heart >= PLAINLY_BY_HEART
-    if confidence < CONFIDENCE_TO_ENTER * agreement and not is_done:
+    if confidence < CONFIDENCE_TO_ENTER * agreement:
         return (
-            f"the network was still learning: its mean confidence of {confidence:.0%} was far below its agreement "
-            f"with the labels, {agreement:.0%}"
+            f"the network was still learning: its mean confidence of {confidence:.0%} was below its agreement with the "
+            f"labels, {agreement:.0%}"
         )
-    is_doubt = explained is None or explained >= EXPLAINED or not has_settled
-    if is_doubt and held_out_agreement is not None and by_heart < LEARNED_BY_HEART:
+    if learned_by_heart is not None and learned_by_heart[1] < LEARNED_BY_HEART:
         return (
-            f"no label was learned by heart: the network agreed with {agreement:.0%} of the training labels and "
-            f"{held_out_agreement:.0%} of the validation's"
+            "no label was learned by heart: the network agreed with the training labels no more than with the "
+            "validation's"
         )
     return ""
 

@@ -95,7 +95,7 @@ def test_an_evaluation_tells_the_layer_what_is_not_learned_by_heart(tmp_path):
     assert model.epoch_counts.last.validated == 9
     unseen = noisy_vit(NoiseConfig())
     NoisyTrainer(model=unseen, args=arguments(tmp_path, num_train_epochs=3), train_dataset=Images()).train()
-    assert unseen.epoch_counts.last.held_out_agreement is None
+    assert unseen.epoch_counts.last.learned_by_heart is None
 
 
 def test_values_are_looked_at_in_evaluation_as_often_as_in_training():
@@ -119,12 +119,3 @@ def test_several_gpus_need_a_process_each(tmp_path):
     args._n_gpu = 2
     with pytest.raises(ValueError, match="a process for each GPU, but got one process for 2"):
         Trainer(model=noisy_vit(NoiseConfig()), args=args, train_dataset=Images()).train()
-
-
-@pytest.mark.parametrize("eval_strategy", ["epoch", "no"])
-def test_the_counts_know_whether_a_validation_is_to_come(eval_strategy, tmp_path):
-    """So that one which a resume has lost is not taken for one that never is."""
-    model = noisy_vit(NoiseConfig())
-    args = arguments(tmp_path, eval_strategy=eval_strategy, max_steps=1)
-    Trainer(model, args, train_dataset=Images(8), eval_dataset=Images(4)).train()
-    assert model.epoch_counts.expects_validation == (eval_strategy == "epoch")

@@ -14,3 +14,12 @@ def sharpened_posterior(
     ratio[is_label] = 1
     powers = (probs * ratio) ** sharpness
     return powers / powers.sum(axis=1, keepdims=True)
+
+
+def focused(probs: np.ndarray, labels: np.ndarray, exponent: float) -> np.ndarray:
+    """(B, K), (B,) -> (B,): what an image weighs beside the others with its label; -1 is none."""
+    weights = np.zeros(len(labels))
+    for label in set(labels[labels >= 0].tolist()):
+        mine = labels == label
+        weights[mine] = probs[mine, label] ** exponent / (probs[mine, label] ** exponent).mean()
+    return weights

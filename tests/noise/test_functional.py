@@ -11,6 +11,8 @@ from scipy.special import log_softmax, logsumexp
 
 from lightning_noisy.noise import functional
 
+from .formulas import focused
+
 SIZES = st.tuples(st.integers(1, 6), st.integers(2, 12), st.integers(0, 10_000))
 
 
@@ -134,3 +136,20 @@ def test_posterior_is_bayes(sizes):
 def test_a_zero_of_the_matrix_stays_finite_in_log_space():
     weight = functional.weight_from_transition_matrix(torch.eye(3), "softmax")
     assert functional.log_transition_matrix(weight, "softmax").min() >= math.log(functional.MIN_PROBABILITY) - 1e-4
+
+
+@given(SIZES, st.floats(0.1, 2.0))
+@settings(max_examples=60, deadline=None)
+def test_every_labels_images_weigh_as_much_together_as_before(sizes, exponent):
+    logits, _, labels = _draw(*sizes)
+    labels[::4] = functional.NO_LABEL
+    weights = functional.focus_weights(torch.tensor(logits), torch.tensor(labels), exponent).numpy()
+    np.testing.assert_allclose(weights, focused(_softmax(logits), labels, exponent), rtol=1e-4)
+    for label in set(labels.tolist()) - {functional.NO_LABEL}:
+        assert weights[labels == label].sum() == pytest.approx((labels == label).sum(), rel=1e-4)
+
+
+def test_of_a_label_that_the_network_holds_impossible_every_image_weighs_one():
+    logits = torch.tensor([[200.0, 0.0], [400.0, 0.0], [0.0, 0.0]], requires_grad=True)
+    weights = functional.focus_weights(logits, torch.tensor([1, 1, 0]))
+    assert weights.tolist() == [1, 1, 1] and not weights.requires_grad

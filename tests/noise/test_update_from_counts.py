@@ -10,7 +10,7 @@ from lightning_noisy import NoiseConfig, NoiseLayer
 from lightning_noisy.noise.counting import balancing_weights
 from lightning_noisy.noise.objective import noisy_objective
 
-from .formulas import sharpened_posterior
+from .formulas import focused, sharpened_posterior
 
 COUNTS = torch.tensor([[50.0, 10.0, 0.0], [5.0, 80.0, 15.0], [0.0, 0.0, 0.0]])
 
@@ -57,7 +57,8 @@ def test_the_loss_lies_between_cross_entropy_and_the_layers(soft, share, objecti
     probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     weights = np.array([55, 90, 15]) ** -0.5
     weights *= 160 / (weights * [55, 90, 15]).sum()
-    plain = -(weights * ys * np.log(probs)).sum(axis=1).mean()
+    focus = np.ones(7) if soft or share == 0 else focused(probs, labels, 0.7)
+    plain = -(focus * (weights * ys * np.log(probs)).sum(axis=1)).mean()
     if objective == "posterior":
         targets = sharpened_posterior(probs, labels, counted(COUNTS), 2.0, 2.0, 0.25)
         of_layer = -(weights[labels] * (targets * np.log(probs)).sum(axis=1)).mean()
@@ -84,7 +85,7 @@ def test_a_layer_that_is_learned_gets_a_gradient_at_any_share_and_one_that_is_co
         noisy_objective(learned, torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])).backward()
         assert learned.weight.grad is not None
     layer = NoiseLayer(3)
-    layer.update_from_counts(torch.eye(3) * 50, held_out_agreement=0.9)
+    layer.update_from_counts(torch.eye(3) * 50, learned_by_heart=(0.1, 0.1))
     assert layer.share == 1
     noisy_objective(layer, torch.randn(5, 3, requires_grad=True), torch.tensor([0, 1, 2, 0, 1])).backward()
     assert layer.weight.grad is None

@@ -29,7 +29,6 @@ class NoiseLayerUpdater(L.Callback):
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         # Not `on_train_epoch_start`: a run that resumes from an epoch's last batch begins the next one without it.
-        pl_module.epoch_counts.expects_validation = trainer.enable_validation
         pl_module.epoch_counts.start_epoch(trainer.current_epoch, pl_module.noise_layer)
         self._has_trained = True
 
