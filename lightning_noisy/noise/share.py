@@ -19,7 +19,7 @@ PREDICTED_TO_STAY = 0.25
 """As before: below it the layer steps back."""
 TOLERANCE = 2.0
 """By how many standard deviations of a count (its square root) a class may be below these shares by chance."""
-CONFIDENCE_TO_ENTER = 0.9
+CONFIDENCE_TO_ENTER = 0.85
 """The mean confidence over the agreement with the labels. A network that still learns is far less sure than right."""
 ABOVE_CHANCE = 0.1
 """Of the way from the most frequent label's share to one: how far the agreement must have come."""
@@ -83,8 +83,7 @@ def next_share(
         return Share(0.0, step_backs, reason, tuple(low))
     if reason := _why_to_wait(counts, confidence, learned_by_heart):
         return Share(0.0, step_backs, reason)
-    is_needed = learned_by_heart is not None and learned_by_heart[0] >= LEARNED_BY_HEART
-    return Share(1.0 if is_needed or not gently else GENTLE_START, step_backs)
+    return Share(1.0 if _is_needed(learned_by_heart) or not gently else GENTLE_START, step_backs)
 
 
 def classes_below(counts: Tensor, share: float, tolerance: float = TOLERANCE) -> list[int]:
@@ -106,7 +105,7 @@ def _why_to_wait(counts: Tensor, confidence: float, learned_by_heart: tuple[floa
     chance = float(counts.sum(dim=0).max()) / max(total, 1.0)
     if agreement < chance + ABOVE_CHANCE * (1 - chance):
         return f"the network agreed with {agreement:.0%} of the labels, hardly more than chance ({chance:.0%})"
-    if confidence < CONFIDENCE_TO_ENTER * agreement:
+    if confidence < CONFIDENCE_TO_ENTER * agreement and not _is_needed(learned_by_heart):
         return (
             f"the network was still learning: its mean confidence of {confidence:.0%} was below its agreement with the "
             f"labels, {agreement:.0%}"
@@ -117,6 +116,11 @@ def _why_to_wait(counts: Tensor, confidence: float, learned_by_heart: tuple[floa
             "validation's"
         )
     return ""
+
+
+def _is_needed(learned_by_heart: tuple[float, float] | None) -> bool:
+    """Whether labels are learned by heart for certain, by however unsure a network."""
+    return learned_by_heart is not None and learned_by_heart[0] >= LEARNED_BY_HEART
 
 
 def in_words(reason: str, classes: Sequence[int], class_names: Sequence[str] | None = None) -> str:
