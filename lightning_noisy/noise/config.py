@@ -52,8 +52,8 @@ class NoiseConfig:
             sum to one, ``T[i][j] = P(noisy=j | clean=i)``, or the path of a CSV file with them. Zeros stay zeros: give
             small numbers to what is learned.
         warmup_epochs: Epochs of plain cross-entropy before the noise layer acts. ``"auto"`` waits until the network has
-            learned what it needs, begins with an eighth of the loss where no validation on noisy labels says what is
-            learned by heart, and steps back where it loses a class
+            learned what it needs, begins with an eighth of the loss unless a validation on noisy labels shows that they
+            are being learned by heart, and steps back where it loses a class
             (:func:`~lightning_noisy.noise.share.next_share`).
         lr_scale: Learning rate of a layer that learns by gradient steps, relative to the network's.
         class_balance: From the second epoch on an image weighs ``(share of its label)^-class_balance``, scaled to a

@@ -45,16 +45,21 @@ class EpochSummary:
         """(K, K) of the labels that were trained on, given or soft: those that the layer models."""
         return self.label_counts if self.soft_counts is None else self.soft_counts
 
-    @property
-    def learned_by_heart(self) -> tuple[float, float] | None:
+    def learned_by_heart(self, before: "EpochSummary | None") -> tuple[float, float] | None:
         """By how much the agreement with the labels is above that with the noisy ones of the validation.
 
-        From, to: two standard deviations around what was counted, by which chance moves the validation's. ``None``
-        without a validation, and where other labels were trained on, with which its labels can't be compared.
+        From, to: two standard deviations around what was counted, by which chance moves the validation's. The network
+        learns while the epoch's agreement is counted, so the validation's is the mean of those before and after it.
+        ``None`` in the first epoch and without a validation, and where other labels were trained on, with which its
+        labels can't be compared.
+
+        Args:
+            before: The epoch before.
         """
-        if not self.validated or self.soft_counts is not None:
+        if before is None or not self.validated or self.soft_counts is not None:
             return None
-        held_out = self.right / self.validated
+        after = self.right / self.validated
+        held_out = (after + before.right / before.validated) / 2 if before.validated else after
         by_chance = TOLERANCE * math.sqrt(held_out * (1 - held_out) / self.validated)
         counted = 1 - self.disagreement - held_out
         return counted - by_chance, counted + by_chance
@@ -175,7 +180,7 @@ class EpochCounts:
             if noise_layer is not None:
                 gently = summary.soft_counts is None  # soft labels were judged before the training
                 noise_layer.update_from_counts(
-                    summary.trained_counts, summary.confidence, summary.learned_by_heart, gently
+                    summary.trained_counts, summary.confidence, summary.learned_by_heart(self.last), gently
                 )
             self.last = summary
         self._forget_epoch()

@@ -99,6 +99,8 @@ class NoiseLayer(nn.Module):
         if step_backs:
             times = "once" if step_backs == 1 else f"{step_backs:g} times"
             return f"The noise layer had to step back {times} and ended with {share:.0%} of the loss{because}."
+        if self.config.warmup_epochs == "auto" and share == 0:
+            return f"The noise layer acted in the beginning and ended with none of the loss{because}."
         if self.config.warmup_epochs == "auto" and share < 1:
             return (
                 f"The noise layer came late and ended with {share:.1%} of the loss: it begins with an eighth and "

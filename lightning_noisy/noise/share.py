@@ -76,8 +76,10 @@ def next_share(
         is_last = step_backs + 1 == MOST_STEP_BACKS
         reason = "{classes} was predicted for less than a quarter of the images with its label"
         return Share(0.0 if is_last else value / 2, step_backs + 1, reason, tuple(lost))
-    if value > 0:
+    if value > GENTLE_START:
         return Share(min(1.0, 2 * value), step_backs)
+    if value > 0 and not _is_needless(learned_by_heart):
+        return Share(1.0 if _is_needed(learned_by_heart) else 2 * value, step_backs)
     if low := classes_below(counts, PREDICTED_TO_ENTER):
         reason = "{classes} was predicted for less than half of the images with its label"
         return Share(0.0, step_backs, reason, tuple(low))
@@ -110,7 +112,7 @@ def _why_to_wait(counts: Tensor, confidence: float, learned_by_heart: tuple[floa
             f"the network was still learning: its mean confidence of {confidence:.0%} was below its agreement with the "
             f"labels, {agreement:.0%}"
         )
-    if learned_by_heart is not None and learned_by_heart[1] < LEARNED_BY_HEART:
+    if _is_needless(learned_by_heart):
         return (
             "no label was learned by heart: the network agreed with the training labels no more than with the "
             "validation's"
@@ -121,6 +123,11 @@ def _why_to_wait(counts: Tensor, confidence: float, learned_by_heart: tuple[floa
 def _is_needed(learned_by_heart: tuple[float, float] | None) -> bool:
     """Whether labels are learned by heart for certain, by however unsure a network."""
     return learned_by_heart is not None and learned_by_heart[0] >= LEARNED_BY_HEART
+
+
+def _is_needless(learned_by_heart: tuple[float, float] | None) -> bool:
+    """Whether none are, for certain."""
+    return learned_by_heart is not None and learned_by_heart[1] < LEARNED_BY_HEART
 
 
 def in_words(reason: str, classes: Sequence[int], class_names: Sequence[str] | None = None) -> str:

@@ -40,18 +40,25 @@ def test_it_sums_what_the_steps_have_shown():
     assert shown.estimated_rate == pytest.approx((probs.argmax(axis=1) != labels.numpy()).mean())
 
 
-def test_what_is_learned_by_heart_is_told_as_far_as_chance_allows():
-    """Four in five training labels are agreed with; of ever more images of which that is half in the validation."""
+def validated(right_of_five, times=1):
+    """Four in five training labels are agreed with, and so many of the validation's."""
     labels, logits = torch.arange(4).repeat(25), 5 * torch.eye(4)[torch.arange(4).repeat(25)]
-    right = torch.where(torch.arange(100) % 5 == 0, (labels + 1) % 4, labels)
-    assert filled([(logits, right)]).so_far().learned_by_heart is None
-    for times in (1, 100):
-        counts = filled([(logits, right)])
-        for _ in range(times):
-            counts.observe_validation(logits, torch.where(torch.arange(100) % 2 == 0, (labels + 1) % 4, labels))
-        deviation = scipy.stats.binom(100 * times, 0.5).std() / (100 * times)
-        expected = (0.3 - 2 * deviation, 0.3 + 2 * deviation)
-        assert counts.so_far().learned_by_heart == pytest.approx(expected, abs=1e-6)
+    counts = filled([(logits, torch.where(torch.arange(100) % 5 == 0, (labels + 1) % 4, labels))])
+    for _ in range(times):
+        counts.observe_validation(logits, torch.where(torch.arange(100) % 5 >= right_of_five, (labels + 1) % 4, labels))
+    return counts.so_far()
+
+
+@pytest.mark.parametrize("times", [1, 100])
+@pytest.mark.parametrize(("before", "held_out"), [(3, 0.5), (None, 0.4)])
+def test_what_is_learned_by_heart_is_told_as_far_as_chance_allows(times, before, held_out):
+    """Against the mean of the validations around the epoch, or the later one where the earlier epoch had none."""
+    shown, earlier = validated(2, times), filled(batches()).so_far() if before is None else validated(before)
+    deviation = scipy.stats.binom(100 * times, held_out).std() / (100 * times)
+    expected = (0.8 - held_out - 2 * deviation, 0.8 - held_out + 2 * deviation)
+    assert shown.learned_by_heart(earlier) == pytest.approx(expected, abs=1e-6)
+    assert shown.learned_by_heart(None) is None, "nothing can be learned by heart in the first epoch"
+    assert filled(batches()).so_far().learned_by_heart(shown) is None, "no validation"
 
 
 def test_soft_labels_count_by_their_shares_and_images_without_a_label_not_at_all():
@@ -131,7 +138,7 @@ def test_of_several_validations_in_an_epoch_the_last_one_counts():
     assert (resumed.so_far().right, resumed.so_far().validated) == (0, 4)
     resumed.start_epoch(1, None)
     resumed.observe(*batches()[0])
-    assert resumed.last.validated == 4 and resumed.so_far().learned_by_heart is None
+    assert resumed.last.validated == 4 and resumed.so_far().validated == 0
 
 
 def test_processes_are_asked_only_where_somebody_asks_and_once():
@@ -159,12 +166,14 @@ def test_labels_that_were_judged_give_the_layer_all_of_the_loss_at_once():
 def test_the_layer_is_told_whether_labels_are_learned_by_heart():
     labels = torch.arange(4).repeat(25)
     wrong = (labels + 1) % 4
-    for validation, share in ((None, 1 / 8), (labels, 0.0), (wrong, 1.0)):
+    for validation, share in ((None, 1 / 4), (labels, 0.0), (wrong, 1.0)):
         counts, layer = EpochCounts(), NoiseLayer(4)
-        counts.start_epoch(0, layer)
-        counts.observe(4 * torch.eye(4)[labels], labels)
-        if validation is not None:
-            counts.observe_validation(4 * torch.eye(4)[labels], validation)
+        for epoch in range(2):
+            counts.start_epoch(epoch, layer)
+            counts.observe(4 * torch.eye(4)[labels], labels)
+            if validation is not None:
+                counts.observe_validation(4 * torch.eye(4)[labels], validation)
+        assert layer.share == 1 / 8
         counts.end_epoch(layer)
         assert layer.share == share
 
@@ -199,7 +208,7 @@ def test_where_soft_labels_are_trained_on_the_layer_is_told_of_them_and_people_o
             np.add.at(expected, logits.argmax(dim=1).numpy(), targets.double().numpy())
         np.testing.assert_allclose(shown.soft_counts.numpy(), expected, rtol=1e-5)
         assert shown.disagreement == pytest.approx(1 - np.trace(expected) / 16, rel=1e-5)
-        assert shown.learned_by_heart is None, "of given labels, which soft ones can't be compared with"
+        assert shown.learned_by_heart(shown) is None, "of given labels, which soft ones can't be compared with"
     logits, targets = torch.cat([logits for logits, _ in seen]).double(), torch.cat(soft).double()
     loss = -(targets * logits.log_softmax(dim=1)).sum(dim=1).mean()
     assert counts.so_far().clean_loss == pytest.approx(float(loss), rel=1e-5)

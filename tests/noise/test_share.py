@@ -38,9 +38,24 @@ def test_what_is_learned_by_heart_decides_how_it_comes(learned_by_heart, gently,
 
 
 @pytest.mark.parametrize(
+    ("value", "learned_by_heart", "share"),
+    [
+        (1 / 8, (-0.1, 0.1), 1 / 4),
+        (1 / 8, (0.02, 0.1), 1.0),  # now that it is known
+        (1 / 8, (-0.1, 0.01), 0.0),
+        (1 / 4, (-0.1, 0.01), 1 / 2),  # by then the layer itself may be why
+        (1.0, (-0.1, 0.01), 1.0),
+    ],
+)
+def test_after_its_first_epoch_a_validation_may_send_it_back(value, learned_by_heart, share):
+    found = next_share(value, 0, GOOD, 0.8, learned_by_heart)
+    assert (found.value, found.step_backs) == (share, 0)
+
+
+@pytest.mark.parametrize(
     ("counts", "confidence", "reason"),
     [
-        (GOOD, 0.71, "still learning: its mean confidence of 71% was below its agreement with the labels, 80%"),
+        (GOOD, 0.66, "still learning: its mean confidence of 66% was below its agreement with the labels, 80%"),
         (torch.full((3, 3), 34.0), 0.9, "agreed with 33% of the labels, hardly more than chance"),
         (LOST, 0.9, "{classes} was predicted for less than half of the images with its label"),
     ],
@@ -141,6 +156,16 @@ def test_a_layer_that_stepped_back_says_so_and_why():
     assert layer.verdict(["a", "b", "c"]) == (
         "The noise layer had to step back once and ended with 50% of the loss: class 'c' was predicted for less than a "
         "quarter of the images with its label."
+    )
+
+
+def test_a_layer_that_was_sent_back_says_so_and_why():
+    layer = NoiseLayer(3)
+    layer.update_from_counts(GOOD)
+    layer.update_from_counts(GOOD, learned_by_heart=(-0.1, 0.01))
+    assert layer.verdict() == (
+        "The noise layer acted in the beginning and ended with none of the loss: no label was learned by heart: the "
+        "network agreed with the training labels no more than with the validation's."
     )
 
 
