@@ -7,9 +7,9 @@
 Every method trains the same network on the same labels, with the same optimizer and the same number of epochs. Clean
 test accuracy is that of the last epoch, and of the epoch with the best accuracy on held-out *noisy* labels. A training
 that is already in the results file is not repeated. `--methods "likelihood" "without counting" "without balancing"
-"without validation" "one epoch of warm-up" "true matrix"` adds the default without one of its parts or with another,
-`--methods "second stage" "second stage, 5 folds"` a second training on corrected labels, `--methods "label refinement"
---cells fine-tuning` a training on what a probe of the pretrained features says of each label.
+"without validation" "without focus" "one epoch of warm-up" "true matrix"` adds the default without one of its parts or
+with another, `--methods "second stage" "second stage, 5 folds"` a second training on corrected labels, `--methods
+"label refinement" --cells fine-tuning` a training on what a probe of the pretrained features says of each label.
 """
 
 import argparse

@@ -13,7 +13,7 @@ from lightning_noisy.noise.counting import counts_to_shares
 from lightning_noisy.noise.epoch_counts import EpochCounts
 from lightning_noisy.noise.functional import log_transition_matrix
 from lightning_noisy.noise.initial import add_confusion, from_anchor_points, from_confusion
-from lightning_noisy.noise.objective import noisy_objective
+from lightning_noisy.noise.objective import clean_cross_entropy, noisy_objective
 
 
 class Method:
@@ -241,6 +241,15 @@ class WithoutValidation(Ours):
         """Sees nothing."""
 
 
+class WithoutFocus(Ours):
+    """The default whose cross-entropy gives all images of a label the same weight while the layer's share grows."""
+
+    def loss(self, logits, labels, rows, epoch):
+        super().loss(logits, labels, rows, epoch)
+        plain = clean_cross_entropy(logits, labels, self.layer.label_weights)
+        return torch.lerp(plain, self.layer.posterior_loss(logits, labels), self.layer.share)
+
+
 class OneEpoch(Ours):
     """The default that acts after one epoch, whatever the network knows by then, and never steps back."""
 
@@ -266,6 +275,7 @@ ABLATIONS: dict[str, type[Method]] = {
     "without counting": WithoutCounting,
     "without balancing": WithoutBalancing,
     "without validation": WithoutValidation,
+    "without focus": WithoutFocus,
     "one epoch of warm-up": OneEpoch,
     "true matrix": TrueMatrix,
 }
