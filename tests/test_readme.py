@@ -42,7 +42,7 @@ def results(name):
     ("row", "cell", "methods"),
     [
         ("MNIST, 45%", "mnist uniform:0.5", ["cross-entropy", "noise layer"]),
-        ("MobileNetV2", "cifar10n worse, fine-tuning, augmented", ["cross-entropy", "noise layer"]),
+        ("MobileNetV2", "cifar10n worse, fine-tuning", ["cross-entropy", "noise layer", "GCE"]),
         (
             "EfficientNet-Lite0",
             "cifar10n worse, EfficientNet's last stage",
