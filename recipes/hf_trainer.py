@@ -213,7 +213,8 @@ def run(arguments: list[str]) -> dict[str, float]:
         id2label=dict(enumerate(names)),
     )
     splits = prepare(data, model, options)
-    if "validation" not in splits:
+    if "validation" not in splits and args.eval_strategy != "no":
+        print("No evaluation while it trains: the data have no split `validation` and --validation_share is 0.")
         args.eval_strategy = "no"
     # HfArgumentParser leaves a string; the Trainer wants a bool for the newest checkpoint.
     resume = {"true": True, "false": None}.get(str(args.resume_from_checkpoint).lower(), args.resume_from_checkpoint)

@@ -308,11 +308,12 @@ def test_the_plain_transformers_trainer(photos, tiny_backbone, tmp_path, monkeyp
 
 
 def test_without_images_for_a_validation_the_transformers_script_evaluates_none(
-    photos, tiny_backbone, tmp_path, monkeypatch
+    photos, tiny_backbone, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     script = load_script(RECIPES / "hf_trainer.py")
     script.run([*hf_trainer(photos, tiny_backbone, tmp_path), "--validation_share=0", "--max_steps=1"])
+    assert "no split `validation` and --validation_share is 0" in capsys.readouterr().out
     rows = pyarrow.csv.read_csv(tmp_path / "run" / "metrics.csv").column_names
     assert "train_loss" in rows and not [name for name in rows if name.startswith("eval")]
 
