@@ -43,6 +43,7 @@ def results(name):
     [
         ("MNIST, 45%", "mnist uniform:0.5", ["cross-entropy", "noise layer"]),
         ("MobileNetV2", "cifar10n worse, fine-tuning", ["cross-entropy", "noise layer", "GCE"]),
+        ("with augmented images", "cifar10n worse, fine-tuning, augmented", ["cross-entropy", "noise layer", "ELR"]),
         (
             "EfficientNet-Lite0",
             "cifar10n worse, EfficientNet's last stage",
