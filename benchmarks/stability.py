@@ -3,13 +3,16 @@
     python benchmarks/stability.py --data-dir DIR                 # 500 configurations, about 2 hours on 2 CPU cores
     python benchmarks/stability.py --data-dir DIR --workers 16    # the same in 16 processes
     python benchmarks/stability.py --data-dir DIR --first 30000 --configurations 100   # from data not chosen on
+    python benchmarks/stability.py --data-dir DIR --again 8       # and what was harmed by chance, by further seeds
     python benchmarks/stability.py --report                       # the tables and the picture of what is there
 
 DIR is as for denoise.py. Every configuration is drawn by its number: data, network, noise, rate, imbalance, epochs,
 optimizer, learning rate, schedule, batch size, accumulation, augmentation, mixup, and who trains: a loop, or the public
 trainers (the mixin, in two processes too, NoisyImageClassifier, transformers' Trainer). Cross-entropy is trained three
 times: the first two are what a method is compared with, the third shows what chance alone does. All is measured on
-clean test images after the last epoch. A training that is already in the results is not repeated.
+clean test images after the last epoch. A training that is already in the results is not repeated. ``--again`` trains
+the configurations that were harmed with further seeds, each by cross-entropy and by the noise layer: chance that was
+found by looking for it is not found again.
 """
 
 import argparse
@@ -23,11 +26,13 @@ from typing import Any
 import torch
 from rich.progress import Progress
 from stabilising.configurations import Configuration, draw
-from stabilising.report import draw_picture, show, write_tables
+from stabilising.report import FURTHER, draw_picture, harmed_numbers, show, write_tables
 from stabilising.training import COMPARED, measure
 
 RESULTS = Path(__file__).parent / "results" / "stability.jsonl"
 SEEDS_OF_CROSS_ENTROPY = 3
+Task = tuple[int, str, int]
+"""Number, method, seed."""
 
 
 def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -38,6 +43,7 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", nargs="+", help="only configurations of these data")
     parser.add_argument("--methods", nargs="+", default=list(COMPARED), choices=list(COMPARED), metavar="METHOD")
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
+    parser.add_argument("--again", type=int, default=0, metavar="N", help="further seeds of what was harmed")
     parser.add_argument("--report", action="store_true", help="train nothing")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the results file")
     return parser.parse_args(arguments)
@@ -66,23 +72,35 @@ def main(arguments: list[str] | None = None) -> None:
     options.output.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.loads(line) for line in options.output.open()] if options.output.is_file() else []
     if not options.report:
-        lines += train_all(options, {(line["number"], line["method"], line["seed"]) for line in lines})
+        lines += train_all(options, tasks_of(options), lines)
+        lines += train_all(options, further_tasks(options.again, lines), lines)
     show(lines)
     write_tables(lines, options.output.with_suffix(".md"))
     draw_picture(lines, options.output.with_suffix(".png"))
 
 
-def train_all(options: argparse.Namespace, done: set[tuple[int, str, int]]) -> list[dict[str, Any]]:
-    """Trains what is not done, in several processes, and writes each line when it comes."""
+def tasks_of(options: argparse.Namespace) -> list[Task]:
+    """What the options ask for."""
     configurations = [draw(number) for number in range(options.first, options.first + options.configurations)]
     if options.data:
         configurations = [configuration for configuration in configurations if configuration.data in options.data]
-    wanted = itertools.chain.from_iterable(
-        ((configuration.number, method, seed) for method, seed in trainings(configuration, options.methods))
+    return [
+        (configuration.number, method, seed)
         for configuration in configurations
-    )
-    tasks = [task for task in wanted if task not in done]
-    lines = []
+        for method, seed in trainings(configuration, options.methods)
+    ]
+
+
+def further_tasks(count: int, lines: list[dict[str, Any]]) -> list[Task]:
+    """Pairs of trainings by seeds that nobody has looked at, of the configurations that were harmed."""
+    seeds, methods = range(FURTHER, FURTHER + count), ("cross-entropy", "noise layer")
+    return list(itertools.product(harmed_numbers(lines), methods, seeds))
+
+
+def train_all(options: argparse.Namespace, wanted: list[Task], lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Trains what is not in the lines yet, in several processes; writes each new line when it comes, returns them."""
+    done = {(line["number"], line["method"], line["seed"]) for line in lines}
+    tasks, new = [task for task in wanted if task not in done], []
     context = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(options.workers, context) as pool,
@@ -92,11 +110,11 @@ def train_all(options: argparse.Namespace, done: set[tuple[int, str, int]]) -> l
         bar = progress.add_task("trainings", total=len(tasks))
         futures = [pool.submit(run_one, *task, options.data_dir) for task in tasks]
         for future in as_completed(futures):
-            lines.append(future.result())
-            file.write(json.dumps(lines[-1]) + "\n")
+            new.append(future.result())
+            file.write(json.dumps(new[-1]) + "\n")
             file.flush()
             progress.advance(bar)
-    return lines
+    return new
 
 
 if __name__ == "__main__":

@@ -41,6 +41,22 @@ def test_harm_is_what_is_below_both_trainings_by_cross_entropy(benchmark):
     assert report.summary([row])[5:7] == ["0", "0"]
 
 
+def test_what_was_harmed_is_trained_again_in_pairs_by_other_seeds(benchmark):
+    stability, report = benchmark("stability"), benchmark("stabilising.report")
+    pairs = [line(number, "cross-entropy", seed, 0.8) for number in (0, 1) for seed in (0, 1)]
+    lines = [*pairs, line(0, "noise layer", 0, 0.7), line(1, "noise layer", 0, 0.79)]
+    assert report.harmed_numbers(lines) == [0]
+    tasks = stability.further_tasks(2, lines)
+    assert sorted(tasks) == [(0, name, seed) for name in ("cross-entropy", "noise layer") for seed in (3, 4)]
+    further = [line(0, "cross-entropy", 3, 0.8), line(0, "cross-entropy", 4, 0.7)]
+    further += [line(0, "noise layer", 3, 0.75), line(0, "noise layer", 4, 0.72)]
+    assert report.further_differences([*lines, *further]) == {0: pytest.approx([-0.05, 0.02])}
+    (row,) = report.tables_of_further_seeds([*lines, *further])[-1:]
+    assert row == "| 0 | 2 | -0.0150 | 0.0350 | 1 |", "mean, half of their distance, those below -.02"
+    assert report.differences([*lines, *further], "noise layer") == report.differences(lines, "noise layer")
+    assert report.tables_of_further_seeds(lines) == []
+
+
 @pytest.mark.slow
 def test_a_part_of_it_shows_no_more_harm_than_another_seed(benchmark, tmp_path):
     stability, report = benchmark("stability"), benchmark("stabilising.report")

@@ -13,6 +13,8 @@ from stabilising.training import COMPARED
 
 HARM = 0.02
 """A training is harmed when its accuracy is further than this below both trainings by cross-entropy."""
+FURTHER = 3
+"""From this seed on trainings are further ones of configurations that were harmed; the tables do not have them."""
 THIRD = "cross-entropy, third seed"
 """The row that chance alone would give."""
 METHODS = (THIRD, *COMPARED[1:])
@@ -26,6 +28,8 @@ def by_configuration(lines: Iterable[dict[str, Any]]) -> dict[int, dict[str, dic
     """Number -> method -> its line; the three trainings by cross-entropy have names of their own."""
     found: dict[int, dict[str, dict[str, Any]]] = defaultdict(dict)
     for line in lines:
+        if line["seed"] >= FURTHER:
+            continue
         name = line["method"]
         if name == "cross-entropy":
             name = ("cross-entropy", "cross-entropy, second seed", THIRD)[line["seed"]]
@@ -53,6 +57,26 @@ def differences(lines: Iterable[dict[str, Any]], method: str) -> list[dict[str, 
             }
         )
     return rows
+
+
+def harmed_numbers(lines: Iterable[dict[str, Any]]) -> list[int]:
+    """The configurations in which the noise layer was harmed."""
+    rows = differences(lines, "noise layer")
+    return [row["configuration"].number for row in rows if row["below_both"] > HARM]
+
+
+def further_differences(lines: list[dict[str, Any]]) -> dict[int, list[float]]:
+    """Of the configurations that were harmed: the noise layer's accuracy less cross-entropy's, of each further seed."""
+    accuracies = {(line["number"], line["method"], line["seed"]): line["accuracy"] for line in lines}
+    return {
+        number: [
+            accuracy - accuracies[number, "cross-entropy", seed]
+            for (of, method, seed), accuracy in accuracies.items()
+            if of == number and method == "noise layer" and seed >= FURTHER
+            if (number, "cross-entropy", seed) in accuracies
+        ]
+        for number in harmed_numbers(lines)
+    }
 
 
 def summary(rows: list[dict[str, Any]]) -> list[str]:
@@ -116,7 +140,30 @@ def write_tables(lines: list[dict[str, Any]], path: Path) -> None:
         if row["below_both"] > HARM or row["lost"]:
             said = ", ".join(f"{name} {value}" for name, value in row["configuration"].to_dict().items())
             text.append(f"| {row['below_both']:.3f} | {len(row['lost'])} | {row['share']} | {said} |")
+    text += tables_of_further_seeds(lines)
     path.write_text("\n".join(text) + "\n", encoding="utf-8")
+
+
+def tables_of_further_seeds(lines: list[dict[str, Any]]) -> list[str]:
+    """What the harmed configurations do with seeds that nobody has looked at; nothing where there are none."""
+    found = {number: values for number, values in further_differences(lines).items() if len(values) > 1}
+    if not found:
+        return []
+    text = [
+        "",
+        "## The harmed ones again",
+        "",
+        "Pairs of further seeds: the mean difference to cross-entropy, its standard error, and how many of the pairs "
+        "are more than .02 apart for the worse.",
+        "",
+        "| configuration | pairs | mean difference | standard error | more than .02 worse |",
+        "|---|---|---|---|---|",
+    ]
+    for number, values in sorted(found.items(), key=lambda item: float(np.mean(item[1]))):
+        error = np.std(values, ddof=1) / len(values) ** 0.5
+        worse = sum(value < -HARM for value in values)
+        text.append(f"| {number} | {len(values)} | {np.mean(values):+.4f} | {error:.4f} | {worse} |")
+    return text
 
 
 def draw_picture(lines: list[dict[str, Any]], path: Path) -> None:
